@@ -1,0 +1,36 @@
+//! Every public request, response, SSE frame and error of OrchQueue v1.
+//!
+//! Plain data: no I/O, no clock, no decisions. The OpenAPI documents under `contracts/openapi` are generated from these
+//! types ([`openapi`]); nothing else may define a public shape. Additions are optional fields; anything else is a new
+//! version of the interface.
+
+pub mod admission;
+pub mod artifact;
+pub mod capability;
+pub mod catalog;
+pub mod error;
+pub mod ids;
+pub mod openapi;
+pub mod pool;
+pub mod session;
+pub mod sse;
+pub mod strict;
+pub mod task;
+pub mod vocabulary;
+pub mod worker;
+
+pub use admission::{AdmissionResponse, PlacementRecord, TaskList, TaskState, TaskSummary};
+pub use artifact::{Artifact, ArtifactRef};
+pub use capability::{Capabilities, EngineCapability};
+pub use catalog::{CatalogModel, CatalogStateChange};
+pub use error::{AuthErrorEnvelope, ErrorEnvelope, ErrorKind, PolicyLabel};
+pub use ids::{PoolId, ReplicaId, SessionId, TaskId};
+pub use pool::{PoolHealth, PoolList, PoolStatus};
+pub use session::SessionInfo;
+pub use task::{ChatMessage, PlacementMode, PlacementOverrides, Sampling, TaskRequest};
+pub use vocabulary::{
+    ArtifactKind, DeterminismLevel, Engine, KvHint, ModelLifecycle, OutputMode, Priority, TrustMode, Workload,
+};
+
+/// Version of the HTTP interface, reported by `/v1/capabilities` and by `--version`; clients pin a range of it.
+pub const API_VERSION: &str = "1.0.0";

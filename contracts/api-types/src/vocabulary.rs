@@ -1,0 +1,157 @@
+//! The closed sets of words on the wire (LO-API-01, ORCH-2008).
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+
+        }
+
+        impl $name {
+            /// Every member, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word on the wire and in metrics labels.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+words! {
+    /// The kind of engine behind a pool.
+    Engine {
+        /// llama.cpp's HTTP server.
+        Llamacpp = "llamacpp",
+        /// vLLM's OpenAI-style server.
+        Vllm = "vllm",
+        /// Hugging Face text-generation-inference.
+        Tgi = "tgi",
+        /// NVIDIA Triton with a token-streaming model.
+        Triton = "triton",
+        /// Any OpenAI-compatible server.
+        Openai = "openai",
+        /// The simulated engine, for tests and benchmarks.
+        Mock = "mock",
+    }
+}
+
+words! {
+    /// What a task asks of the model.
+    Workload {
+        /// Generate text.
+        Completion = "completion",
+        /// Turn inputs into vectors.
+        Embedding = "embedding",
+        /// Score inputs against a query.
+        Rerank = "rerank",
+    }
+}
+
+words! {
+    /// Whether equal requests must give equal bytes.
+    DeterminismLevel {
+        /// Byte-identical on one replica: one slot, no prompt cache.
+        Strict = "strict",
+        /// Batching and caching allowed.
+        BestEffort = "best_effort",
+    }
+}
+
+words! {
+    /// Queue class. A waiting interactive task always starts before a waiting batch task.
+    Priority {
+        /// Somebody is watching.
+        Interactive = "interactive",
+        /// Nobody waits for the first token.
+        Batch = "batch",
+    }
+}
+
+words! {
+    /// Whether the engine's prompt cache may be used.
+    KvHint {
+        /// Caching and session affinity are welcome (the default).
+        Reuse = "reuse",
+        /// Neither is allowed.
+        Cold = "cold",
+    }
+}
+
+words! {
+    /// What an artifact holds.
+    ArtifactKind {
+        /// A plan of work.
+        Plan = "plan",
+        /// A summary.
+        Summary = "summary",
+        /// A change to files.
+        Diff = "diff",
+        /// A task's transcript and record.
+        Trace = "trace",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+words! {
+    /// Lifecycle of a catalog model.
+    ModelLifecycle {
+        /// New tasks may use it.
+        Active = "Active",
+        /// New tasks are refused with `MODEL_DEPRECATED`.
+        Retired = "Retired",
+    }
+}
+
+words! {
+    /// How missing signatures and SBOMs are treated.
+    TrustMode {
+        /// They are refused.
+        Strict = "strict",
+        /// They are warned about.
+        Permissive = "permissive",
+    }
+}
+
+/// How the client means to read the output; used for tagging artifacts only (ORCH-3101, ORCH-3102). It never changes
+/// what the model generates, and a value not known here is kept as [`OutputMode::Other`] instead of being refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputMode {
+    /// Plain text.
+    Text,
+    /// JSON.
+    Json,
+    /// File edits.
+    Edits,
+    /// A value this version does not know.
+    Other,
+}
+
+impl<'de> Deserialize<'de> for OutputMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(match word.as_ref() {
+            "text" => Self::Text,
+            "json" => Self::Json,
+            "edits" => Self::Edits,
+            _ => Self::Other,
+        })
+    }
+}
