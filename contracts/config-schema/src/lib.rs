@@ -1,1 +1,43 @@
-//! x
+//! The configuration file: its types, strict reading, validation and JSON Schema.
+//!
+//! One TOML file (YAML is read too) holds every setting; [`Config::load`] finds it, lays environment and flags over it and
+//! checks the whole, after which nothing needs to be checked again. Secrets are never part of it: the bearer token comes from
+//! the environment or from a file named there. The JSON Schema ([`json_schema`]) is generated from the same types.
+//!
+//! Not for: deciding who may call (`auth-min`), looking for GPUs or asking engines anything. What only a running system can
+//! know, such as whether a device exists, is checked by those who use it.
+
+mod checked;
+mod config;
+mod environment;
+mod error;
+mod limits;
+mod load;
+mod parse;
+mod pool;
+mod position;
+mod provisioning;
+mod schema;
+mod server;
+mod storage;
+mod stream;
+mod validate;
+mod words;
+
+pub use auth_min::BearerToken;
+pub use checked::{Checksum, DownloadUrl, EngineUrl, RepoUrl, Unfit};
+pub use config::Config;
+pub use environment::{Environment, ProcessEnvironment};
+pub use error::{ConfigError, Misfit, Problem};
+pub use limits::{Outbound, OutboundMode, Policy, Sessions};
+pub use load::{Loaded, Origin, Overrides, Sources, UnknownKeys};
+pub use pool::{Activation, Admission, FullPolicy, Pool, PriorityLimits, Queue, Timeouts};
+pub use position::Position;
+pub use provisioning::{
+    Binary, Build, Container, EngineSource, External, MissingTable, Model, Package, Provisioning, ProvisioningMode,
+    SourceBuild,
+};
+pub use schema::json_schema;
+pub use server::{Log, LogFormat, Server};
+pub use storage::{ArtifactBackend, Artifacts, Catalog, CatalogIndex, TrustPolicy};
+pub use stream::Stream;

@@ -1,0 +1,42 @@
+//! The whole file.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Artifacts, Catalog, Log, Policy, Pool, Server, Sessions, Stream};
+
+/// Every setting. The default has no pools.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[server]`: how the daemon itself runs.
+    pub server: Server,
+    /// `[stream]`: what clients get while a task runs.
+    pub stream: Stream,
+    /// `[sessions]`: what one session may use up.
+    pub sessions: Sessions,
+    /// `[policy]`: where the daemon may connect to.
+    pub policy: Policy,
+    /// `[catalog]`: models.
+    pub catalog: Catalog,
+    /// `[artifacts]`: transcripts and records of tasks.
+    pub artifacts: Artifacts,
+    /// `[log]`: log lines.
+    pub log: Log,
+    /// `[[pools]]`: engines.
+    pub pools: Vec<Pool>,
+}
+
+impl Config {
+    /// Whether this pool's engine may be installed through the package manager.
+    #[must_use]
+    pub fn allows_package_installs(&self, pool: &Pool) -> bool {
+        pool.provisioning.allow_package_installs.unwrap_or(self.policy.outbound.allow_package_installs)
+    }
+
+    /// Whether this pool's engine may be downloaded as a ready-made program.
+    #[must_use]
+    pub fn allows_binary_downloads(&self, pool: &Pool) -> bool {
+        pool.provisioning.allow_binary_downloads.unwrap_or(self.policy.outbound.allow_binary_downloads)
+    }
+}

@@ -1,0 +1,102 @@
+//! `[catalog]` and `[artifacts]`: what is kept on disk.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api_types::TrustMode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::words::words;
+
+words! {
+    /// How the model index is kept.
+    #[derive(Default)]
+    CatalogIndex {
+        /// JSON files.
+        #[default]
+        Fs = "fs",
+        /// A SQLite database.
+        Sqlite = "sqlite",
+    }
+}
+
+/// `[catalog]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Catalog {
+    /// Where model files are kept.
+    pub models_dir: PathBuf,
+    /// How the index is kept.
+    pub index: CatalogIndex,
+    /// Whether missing signatures and SBOMs are refused or warned about.
+    pub trust: TrustMode,
+    /// `[catalog.trust_policy]`.
+    pub trust_policy: TrustPolicy,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            models_dir: PathBuf::from("~/.cache/models"),
+            index: CatalogIndex::Fs,
+            trust: TrustMode::Permissive,
+            trust_policy: TrustPolicy::default(),
+        }
+    }
+}
+
+/// `[catalog.trust_policy]`: what trust asks for besides digests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrustPolicy {
+    /// Registries that artifacts may come from; empty is any.
+    pub allowed_registries: Vec<String>,
+    /// PEM files with the roots that signatures are checked against.
+    pub ca_roots: Vec<PathBuf>,
+    /// Whether a signature must be there.
+    pub require_signature: bool,
+    /// Whether a software bill of materials must be there.
+    pub require_sbom: bool,
+}
+
+words! {
+    /// Where artifacts are kept.
+    #[derive(Default)]
+    ArtifactBackend {
+        /// In files.
+        #[default]
+        Fs = "fs",
+        /// In memory; gone after a restart.
+        Memory = "memory",
+    }
+}
+
+/// `[artifacts]`. The oldest go first, never one in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Artifacts {
+    /// Where artifacts are kept.
+    pub backend: ArtifactBackend,
+    /// Their directory. Unset: `artifacts` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Age after which they are removed, in days; 0 keeps them.
+    pub retain_days: u32,
+    /// Bytes they may take together; 0 is unlimited.
+    pub max_bytes: u64,
+}
+
+impl Default for Artifacts {
+    fn default() -> Self {
+        Self { backend: ArtifactBackend::Fs, dir: None, retain_days: 30, max_bytes: 10 << 30 }
+    }
+}
+
+impl Artifacts {
+    /// Age after which they are removed; `None` keeps them.
+    #[must_use]
+    pub fn retain(&self) -> Option<Duration> {
+        (self.retain_days > 0).then(|| Duration::from_secs(u64::from(self.retain_days) * 86_400))
+    }
+}

@@ -1,0 +1,83 @@
+//! The rules between values (LO-CFG-20). Every broken one is reported.
+
+mod pools;
+
+use std::path::Path;
+
+use crate::load::Findings;
+use crate::{Config, Outbound, OutboundMode, Server, Sessions, Stream};
+
+pub(crate) fn validate(config: &Config, has_token: bool, findings: &mut Findings) {
+    server(&config.server, has_token, findings);
+    stream(&config.stream, findings);
+    sessions(&config.sessions, findings);
+    outbound(&config.policy.outbound, findings);
+    pools::validate(config, findings);
+}
+
+fn server(server: &Server, has_token: bool, findings: &mut Findings) {
+    if let Err(refused) = auth_min::check_bind(server.bind, has_token) {
+        findings.problem("server.bind", refused);
+    }
+    match (&server.tls_cert, &server.tls_key) {
+        (Some(_), None) => findings.problem("server.tls_key", "`tls_cert` is set, so this must name its private key"),
+        (None, Some(_)) => findings.problem("server.tls_cert", "`tls_key` is set, so this must name its certificate"),
+        _ => {}
+    }
+    for (i, origin) in server.cors_origins.iter().enumerate() {
+        if !is_origin(origin) {
+            findings.problem(
+                format!("server.cors_origins[{i}]"),
+                "expected a web origin without a path, such as `https://ui.example.org`",
+            );
+        }
+    }
+    if server.data_dir == Path::new("") {
+        findings.problem("server.data_dir", "expected a directory");
+    }
+    if server.trust_proxy_auth && server.auth_optional == Some(true) {
+        findings.warning(
+            "server.auth_optional",
+            "has no effect with trust_proxy_auth: behind a proxy all callers are local",
+        );
+    }
+}
+
+/// `scheme://host` or `scheme://host:port`.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ']))
+}
+
+fn stream(stream: &Stream, findings: &mut Findings) {
+    if stream.microbatch_ms > Stream::MICROBATCH_MAX_MS {
+        findings.problem("stream.microbatch_ms", format!("at most {}, or tokens stall", Stream::MICROBATCH_MAX_MS));
+    }
+}
+
+fn sessions(sessions: &Sessions, findings: &mut Findings) {
+    let costs = [("cost_budget", sessions.cost_budget), ("cost_per_1k_tokens", sessions.cost_per_1k_tokens)];
+    for (key, cost) in costs {
+        if cost.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+            findings.problem(format!("sessions.{key}"), "must not be negative");
+        }
+    }
+    if sessions.cost_budget.is_some() && sessions.cost_per_1k_tokens.is_none() {
+        findings
+            .warning("sessions.cost_budget", "has no effect: `cost_per_1k_tokens` is unset, so tokens cost nothing");
+    }
+}
+
+fn outbound(outbound: &Outbound, findings: &mut Findings) {
+    let path = "policy.outbound.allow";
+    match (outbound.mode, outbound.allow.is_empty()) {
+        (OutboundMode::Allowlist, true) => findings.warning(path, "is empty, so nothing may be reached"),
+        (OutboundMode::Allowlist, false) | (_, true) => {}
+        (mode, false) => findings.warning(path, format!("has no effect with mode `{mode}`")),
+    }
+    for (i, host) in outbound.allow.iter().enumerate() {
+        if host.is_empty() || host.contains(['/', ' ', '@']) {
+            findings.problem(format!("{path}[{i}]"), "expected a host name, without scheme and path");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The configuration file from outside: examples, schema, refusals, precedence.
+
+mod examples;
+mod precedence;
+mod refusals;
+mod support;
