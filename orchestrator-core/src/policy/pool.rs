@@ -1,0 +1,96 @@
+//! A pool as placement sees it.
+
+use std::sync::Arc;
+
+use api_types::{DeterminismLevel, Engine, PoolId};
+use serde::{Deserialize, Serialize};
+
+/// A pool at one moment (LO-PLC-11). What could not be observed is `None`, or 0 where a number says so; it is never guessed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolSnapshot {
+    /// The pool.
+    pub id: PoolId,
+    /// The kind of engine.
+    pub engine: Engine,
+    /// Names under which it serves its model: the configured reference first, then aliases. Without surrounding whitespace.
+    pub models: Arc<[Arc<str>]>,
+    /// Tasks it runs at the same time.
+    pub slots_total: i32,
+    /// Slots without a task.
+    pub slots_free: i32,
+    /// Tasks waiting in its queue.
+    pub queued: i32,
+    /// Most tasks that may wait in its queue.
+    pub queue_capacity: i32,
+    /// Video memory in all, in bytes; 0 when it cannot be read, and then no memory filter applies.
+    pub vram_total_bytes: i64,
+    /// Video memory free, in bytes.
+    pub vram_free_bytes: i64,
+    /// CUDA compute capability, such as `8.6`.
+    pub compute_capability: Option<String>,
+    /// Measured decode speed of one task, in tokens per second.
+    pub perf_tokens_per_s: Option<f64>,
+    /// Measured time from dispatch to the first token, in milliseconds.
+    pub first_token_ms: Option<f64>,
+    /// Predicted wait for a slot, in milliseconds; part of the predicted end of a job.
+    pub predicted_wait_ms: Option<f64>,
+    /// The devices it may use.
+    pub device_mask: Option<String>,
+    /// It takes no new work.
+    pub draining: bool,
+    /// It can take work.
+    pub ready: bool,
+    /// The engine's own version.
+    pub engine_version: Option<String>,
+    /// Largest context of one slot that a task can really use, in tokens (OC-CORE-1015).
+    pub ctx_max_supported: Option<i32>,
+    /// Quantisations it can run; empty when it does not tell.
+    pub quants: Arc<[String]>,
+    /// Additional abilities by name.
+    pub features: Arc<[String]>,
+    /// When it was last heard from, on the clock of `now_ms`; `None` for a source that has no heartbeat.
+    pub heartbeat_ms: Option<u64>,
+    /// The sampler profile in force.
+    pub sampler_profile_version: Option<String>,
+    /// Whether it promises equal bytes for equal requests.
+    pub determinism: DeterminismLevel,
+}
+
+impl PoolSnapshot {
+    /// A pool that is known by its configuration only: not ready, nothing measured, no slot.
+    #[must_use]
+    pub fn new(id: PoolId, engine: Engine, models: &[&str]) -> Self {
+        Self {
+            id,
+            engine,
+            models: models.iter().map(|name| Arc::from(name.trim())).collect(),
+            slots_total: 0,
+            slots_free: 0,
+            queued: 0,
+            queue_capacity: 0,
+            vram_total_bytes: 0,
+            vram_free_bytes: 0,
+            compute_capability: None,
+            perf_tokens_per_s: None,
+            first_token_ms: None,
+            predicted_wait_ms: None,
+            device_mask: None,
+            draining: false,
+            ready: false,
+            engine_version: None,
+            ctx_max_supported: None,
+            quants: Arc::from([]),
+            features: Arc::from([]),
+            heartbeat_ms: None,
+            sampler_profile_version: None,
+            determinism: DeterminismLevel::Strict,
+        }
+    }
+
+    /// Whether it serves a model under this name; whitespace around the name means nothing.
+    #[must_use]
+    pub fn serves(&self, model_ref: &str) -> bool {
+        let wanted = model_ref.trim();
+        self.models.iter().any(|name| **name == *wanted)
+    }
+}

@@ -1,0 +1,91 @@
+//! The order among feasible pools (ORCH-3902, HME-010).
+
+use std::cmp::Ordering;
+
+use super::{JobSpec, PoolSnapshot, TieBreaker};
+
+/// A feasible pool, with everything the order asks about in one place: a decision among many pools reads each of them
+/// once and compares these.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    /// Its index in the input.
+    pub(super) index: usize,
+    /// Not a number when the pool has no hints.
+    predicted_end_ms: f64,
+    is_home: bool,
+    /// Busy slots and waiting tasks.
+    work: i32,
+    slots: i32,
+    vram_free_bytes: i64,
+    tokens_per_s: f64,
+    id: &'a str,
+}
+
+impl<'a> Candidate<'a> {
+    #[inline]
+    pub(super) fn new(index: usize, pool: &'a PoolSnapshot, job: &JobSpec) -> Self {
+        // A speed that is missing or makes no sense counts as none.
+        let tokens_per_s = pool.perf_tokens_per_s.filter(|speed| speed.is_finite() && *speed > 0.0).unwrap_or(0.0);
+        let id = pool.id.as_str();
+        Self {
+            index,
+            predicted_end_ms: predicted_end_ms(pool, job, tokens_per_s).unwrap_or(f64::NAN),
+            is_home: job.session_affinity_pool.as_ref().is_some_and(|home| home.as_str() == id),
+            work: pool.slots_total.saturating_sub(pool.slots_free).saturating_add(pool.queued),
+            slots: pool.slots_total.max(1),
+            vram_free_bytes: pool.vram_free_bytes,
+            tokens_per_s,
+            id,
+        }
+    }
+}
+
+/// ORCH-3902.1: the wait for a slot, then the first token, then the rest at the measured speed.
+fn predicted_end_ms(pool: &PoolSnapshot, job: &JobSpec, tokens_per_s: f64) -> Option<f64> {
+    let tokens_out = f64::from(job.expected_tokens?.max(0));
+    let end = pool.predicted_wait_ms? + pool.first_token_ms? + tokens_out * 1_000.0 / tokens_per_s;
+    Some(end).filter(|end| end.is_finite())
+}
+
+/// How candidates are compared.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranking {
+    use_hints: bool,
+}
+
+impl Ranking {
+    /// Predicted ends are compared only if every candidate has one: an order in which some pairs can be compared by them
+    /// and others cannot would depend on who is compared first.
+    pub(super) fn new(candidates: &[Candidate<'_>]) -> Self {
+        Self { use_hints: candidates.iter().all(|candidate| !candidate.predicted_end_ms.is_nan()) }
+    }
+
+    /// `Less` when the first one is better, with what decided.
+    #[inline]
+    pub(super) fn compare(self, one: &Candidate<'_>, other: &Candidate<'_>) -> (Ordering, TieBreaker) {
+        let by_end = || one.predicted_end_ms.total_cmp(&other.predicted_end_ms);
+        let end = if self.use_hints { by_end() } else { Ordering::Equal };
+        if end.is_ne() {
+            return (end, TieBreaker::PredictedEnd);
+        }
+        let home = other.is_home.cmp(&one.is_home);
+        if home.is_ne() {
+            return (home, TieBreaker::Affinity);
+        }
+        // As fractions, cross-multiplied: no rounding makes unequal loads equal.
+        let share = |work, slots| i64::from(work) * i64::from(slots);
+        let load = share(one.work, other.slots).cmp(&share(other.work, one.slots));
+        if load.is_ne() {
+            return (load, TieBreaker::LeastLoaded);
+        }
+        let vram = other.vram_free_bytes.cmp(&one.vram_free_bytes);
+        if vram.is_ne() {
+            return (vram, TieBreaker::ResidualVram);
+        }
+        let speed = other.tokens_per_s.total_cmp(&one.tokens_per_s);
+        if speed.is_ne() {
+            return (speed, TieBreaker::PerfTokensPerS);
+        }
+        (one.id.cmp(other.id), TieBreaker::PoolId)
+    }
+}

@@ -1,0 +1,204 @@
+//! Pools that change, and what that does to the tasks waiting for them.
+
+use std::sync::Arc;
+
+use api_types::{PlacementMode, PoolId, Priority, TaskId};
+
+use super::{Action, PoolFacts, Scheduler};
+use crate::policy::{PlacementDecision, PoolSnapshot, decide, explain, misfit};
+
+impl Scheduler {
+    /// Takes in what a probe found out. Tasks waiting for a pool that has become unready are placed again unless they are
+    /// pinned; where no other pool can take them now, they stay and wait until their deadline. Tasks that a changed pool
+    /// can no longer run at all are placed again or rejected. An unknown pool changes nothing.
+    pub fn update_pool(&mut self, pool_id: &PoolId, facts: &PoolFacts, now_ms: u64) -> Vec<Action> {
+        let Some(index) = self.by_id.get(pool_id).copied() else {
+            return Vec::new();
+        };
+        let before = self.snapshots[index].clone();
+        self.pools[index].live = facts.live;
+        self.take_in(index, facts, now_ms);
+        self.after_change(index, &before, now_ms)
+    }
+
+    /// Stops a pool from taking work; running tasks go on, waiting ones are placed again as in `update_pool`.
+    pub fn drain(&mut self, pool_id: &PoolId, now_ms: u64) -> Vec<Action> {
+        self.set_draining(pool_id, true, now_ms)
+    }
+
+    /// Lets a pool take work again.
+    pub fn undrain(&mut self, pool_id: &PoolId, now_ms: u64) -> Vec<Action> {
+        self.set_draining(pool_id, false, now_ms)
+    }
+
+    fn set_draining(&mut self, pool_id: &PoolId, draining: bool, now_ms: u64) -> Vec<Action> {
+        let Some(index) = self.by_id.get(pool_id).copied() else {
+            return Vec::new();
+        };
+        let before = self.snapshots[index].clone();
+        self.snapshots[index].draining = draining;
+        self.after_change(index, &before, now_ms)
+    }
+
+    fn take_in(&mut self, index: usize, facts: &PoolFacts, now_ms: u64) {
+        let configured = &self.pools[index].models;
+        let snapshot = &mut self.snapshots[index];
+        snapshot.ready = facts.ready;
+        snapshot.heartbeat_ms = Some(now_ms);
+        if let Some(slots) = facts.slots_total {
+            snapshot.slots_total = i32::try_from(slots.min(self.pools[index].slots)).unwrap_or(i32::MAX);
+        }
+        if let Some(aliases) = &facts.model_aliases {
+            snapshot.models = names(configured.iter().chain(aliases));
+        }
+        if let Some(features) = &facts.features {
+            snapshot.features = features.iter().cloned().collect();
+        }
+        snapshot.vram_total_bytes = facts.vram_total_bytes.unwrap_or(snapshot.vram_total_bytes);
+        snapshot.vram_free_bytes = facts.vram_free_bytes.unwrap_or(snapshot.vram_free_bytes);
+        snapshot.ctx_max_supported = facts.ctx_max.or(snapshot.ctx_max_supported);
+        keep_newest(&mut snapshot.engine_version, facts.engine_version.as_ref());
+        keep_newest(&mut snapshot.compute_capability, facts.compute_capability.as_ref());
+        self.refresh_load(index);
+    }
+
+    fn after_change(&mut self, index: usize, before: &PoolSnapshot, now_ms: u64) -> Vec<Action> {
+        let after = &self.snapshots[index];
+        let (was_open, is_open) = (is_open(before), is_open(after));
+        let other_abilities = abilities(before) != abilities(after);
+        if was_open != is_open || other_abilities || before.slots_total != after.slots_total {
+            self.snapshot_version += 1;
+        }
+        if before.models != after.models {
+            self.index_models();
+        }
+        let mut actions = Vec::new();
+        if other_abilities {
+            self.turn_out_misfits(index, now_ms, &mut actions);
+        }
+        if was_open && !is_open {
+            self.place_again(index, now_ms, &mut actions);
+        }
+        if !was_open && is_open {
+            self.take_in_stranded(index, now_ms, &mut actions);
+        }
+        self.list_startable(index);
+        actions
+    }
+
+    /// Places the tasks waiting for this pool again, as far as another pool has room for them.
+    fn place_again(&mut self, index: usize, now_ms: u64, actions: &mut Vec<Action>) {
+        for task in self.waiting_for(index) {
+            if let Some(to) = self.other_pool_for(task, index, now_ms) {
+                actions.push(self.move_task(task, index, to));
+            }
+        }
+    }
+
+    /// A pool that has become open takes in what waits for closed pools that serve the same model.
+    fn take_in_stranded(&mut self, index: usize, now_ms: u64, actions: &mut Vec<Action>) {
+        let snapshot = &self.snapshots[index];
+        let serving = |name: &Arc<str>| self.serving.get(&(snapshot.engine, Arc::clone(name)));
+        let mut closed: Vec<usize> = snapshot.models.iter().filter_map(serving).flatten().copied().collect();
+        closed.retain(|peer| !is_open(&self.snapshots[*peer]) && !self.pools[*peer].queue.is_empty());
+        closed.sort_unstable();
+        closed.dedup();
+        for peer in closed {
+            self.place_again(peer, now_ms, actions);
+        }
+    }
+
+    /// Tasks that this pool cannot run any more, whatever state it is in, go elsewhere or end.
+    fn turn_out_misfits(&mut self, index: usize, now_ms: u64, actions: &mut Vec<Action>) {
+        for task in self.waiting_for(index) {
+            if !misfit(&self.placement(&self.tasks[&task].job, now_ms), &self.snapshots[index]) {
+                continue;
+            }
+            let action = match self.other_pool_for(task, index, now_ms) {
+                Some(to) => self.move_task(task, index, to),
+                None => self.reject(task, index, now_ms),
+            };
+            actions.push(action);
+        }
+    }
+
+    /// The tasks waiting for a pool, in the order in which they would start.
+    fn waiting_for(&self, index: usize) -> Vec<TaskId> {
+        let queue = &self.pools[index].queue;
+        queue.view(Priority::Interactive).chain(queue.view(Priority::Batch)).copied().collect()
+    }
+
+    /// Where placement puts a waiting task now, if that is another pool, open and with room in its queue.
+    fn other_pool_for(&self, task: TaskId, index: usize, now_ms: u64) -> Option<usize> {
+        let job = &self.tasks.get(&task)?.job;
+        if job.placement.mode == PlacementMode::Pin {
+            return None;
+        }
+        match decide(&self.placement(job, now_ms)) {
+            PlacementDecision::Assigned { index: to, .. } => {
+                Some(to).filter(|to| *to != index && self.pools[*to].queue.has_room())
+            }
+            PlacementDecision::NoCapacity { .. } => None,
+        }
+    }
+
+    fn move_task(&mut self, id: TaskId, from: usize, to: usize) -> Action {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.pool = to;
+            let (priority, demand) = (task.job.priority, task.demand);
+            self.pools[from].queue.cancel(&id);
+            self.left(from, priority, demand);
+            let enqueued = self.pools[to].queue.enqueue(id, priority);
+            debug_assert!(matches!(enqueued, Ok(ref done) if done.evicted.is_none()), "the caller checked for room");
+            self.entered(to, priority, demand);
+        }
+        Action::Moved { task: id, from: self.snapshots[from].id.clone(), to: self.snapshots[to].id.clone() }
+    }
+
+    fn reject(&mut self, id: TaskId, index: usize, now_ms: u64) -> Action {
+        let input = self.placement(&self.tasks[&id].job, now_ms);
+        let refusal = match decide(&input) {
+            PlacementDecision::NoCapacity { reason, .. } => explain(&input, reason),
+            PlacementDecision::Assigned { index: full, .. } => self.queue_full(full, now_ms),
+        };
+        if let Some(task) = self.tasks.remove(&id) {
+            self.pools[index].queue.cancel(&id);
+            self.left(index, task.job.priority, task.demand);
+        }
+        Action::Rejected { task: id, refusal }
+    }
+}
+
+/// Whether it takes work, as far as it was last heard from.
+const fn is_open(pool: &PoolSnapshot) -> bool {
+    pool.ready && !pool.draining
+}
+
+/// What decides whether it can run a task at all.
+fn abilities(pool: &PoolSnapshot) -> impl PartialEq + '_ {
+    (
+        &pool.models,
+        pool.ctx_max_supported,
+        &pool.engine_version,
+        &pool.compute_capability,
+        &pool.features,
+        pool.vram_total_bytes,
+    )
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> Arc<[Arc<str>]> {
+    let mut known: Vec<Arc<str>> = Vec::new();
+    for name in names.map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        if !known.iter().any(|other| **other == *name) {
+            known.push(Arc::from(name));
+        }
+    }
+    known.into()
+}
+
+/// Takes over a value that a probe told, without allocating when it is the old one.
+fn keep_newest(known: &mut Option<String>, told: Option<&String>) {
+    if let Some(told) = told.filter(|told| known.as_ref() != Some(told)) {
+        *known = Some(told.clone());
+    }
+}
