@@ -26,6 +26,13 @@ pub enum TokenEvent<'a> {
         /// The vector.
         vector: &'a [f32],
     },
+    /// The score of document number `index` against the query of a rerank task, on the engine's own scale.
+    Score {
+        /// Which document, counted from 0 without the query.
+        index: u32,
+        /// Higher fits better.
+        score: f32,
+    },
     /// How far the engine is; may come at any time and carries no output.
     Metrics(Progress),
     /// The engine is done and says that it ended as meant. Nothing follows.
