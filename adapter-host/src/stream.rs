@@ -1,0 +1,76 @@
+//! A running task as its driver sees it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use adapter_api::{StreamState, TokenEvent};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::HostError;
+use crate::task::Entered;
+
+/// A running task. Like [`adapter_api::TokenStream`], except that it can also end as [`HostError::Canceled`]. Dropping it
+/// cancels the task at the engine.
+pub struct HostedStream {
+    entered: Entered,
+    canceled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl HostedStream {
+    pub(crate) fn new(entered: Entered) -> Self {
+        let canceled = Box::pin(entered.task.token.clone().cancelled_owned());
+        Self { entered, canceled }
+    }
+
+    /// Waits for the engine's next bytes or for cancellation, and hands every event of one read to `sink`, in order.
+    ///
+    /// The sink runs under the task's lock: it must not wait for anything that cancels this very task.
+    ///
+    /// # Errors
+    /// [`HostError::Canceled`] when the task's token fired or [`crate::AdapterHost::cancel`] was called, from the first call
+    /// after that on; [`HostError::Worker`] for what the engine reports. After any error or `Ended` it must not be called
+    /// again.
+    pub fn poll_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(TokenEvent<'_>),
+    ) -> Poll<Result<StreamState, HostError>> {
+        let task = &self.entered.task;
+        if task.token.is_cancelled() {
+            return Poll::Ready(Err(self.cancel()));
+        }
+        match task.poll(cx, sink) {
+            Some(Poll::Ready(Ok(StreamState::Open))) => Poll::Ready(Ok(StreamState::Open)),
+            Some(Poll::Ready(ended)) => {
+                self.entered.leave();
+                Poll::Ready(ended.map_err(HostError::Worker))
+            }
+            Some(Poll::Pending) => {
+                ready!(self.canceled.as_mut().poll(cx));
+                Poll::Ready(Err(self.cancel()))
+            }
+            None => Poll::Ready(Err(self.cancel())),
+        }
+    }
+
+    /// [`HostedStream::poll_events`] as a future. Dropping the future loses nothing; the next call goes on where it stood.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn next_events(&mut self, sink: &mut dyn FnMut(TokenEvent<'_>)) -> Result<StreamState, HostError> {
+        std::future::poll_fn(|cx| self.poll_events(cx, sink)).await
+    }
+
+    fn cancel(&self) -> HostError {
+        self.entered.leave();
+        self.entered.task.abandon();
+        HostError::Canceled
+    }
+}
+
+impl fmt::Debug for HostedStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HostedStream").field(&self.entered.task).finish()
+    }
+}
