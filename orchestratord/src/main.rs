@@ -1,2 +1,117 @@
-//! x
-fn main() {}
+//! `orchestratord`: parse flags, load the configuration, run until told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use config_schema::{Config, ConfigError, Loaded, LogFormat, Overrides, ProcessEnvironment, Sources};
+use narration_core::{Format, LogConfig};
+use orchestratord::daemon;
+
+/// The orchestrator daemon: one front door for the LLM engines of a GPU workstation.
+#[derive(Parser)]
+#[command(name = "orchestratord", version = VERSION, after_help = HELP)]
+struct Flags {
+    /// Configuration file, TOML or YAML. Default: $LLAMA_ORCH_CONFIG, ./llama-orch.toml, ~/.config/llama-orch/config.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<SocketAddr>,
+    /// Directory for catalog, artifacts, journal and run files
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How log lines look: auto, json or pretty
+    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
+    log_format: Option<LogFormat>,
+    /// Write the address that was bound to this file, once it accepts connections
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+    /// Check the configuration, say what would be used, and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (API 1.0.0)");
+
+const HELP: &str = "\
+Environment: LLAMA_ORCH_CONFIG, ORCHD_ADDR (alias BIND_ADDR), AUTH_TOKEN or AUTH_TOKEN_FILE, AUTH_OPTIONAL, TRUST_PROXY_AUTH,
+ORCHD_SSE_CHANNEL_CAP, ORCHD_SSE_MICROBATCH, ORCHD_SSE_HEARTBEAT_MS, CANCEL_ON_DISCONNECT, RUST_LOG.
+Order: flags, environment, file, defaults.
+
+SIGTERM and SIGINT stop it: no new connections, waiting tasks end at once, running ones have server.shutdown_grace_ms; a second
+signal ends them now.
+
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong flags or configuration.";
+
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let port_file = flags.port_file.clone();
+    let check_only = flags.check_config;
+    let loaded = match load(flags) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("orchestratord: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if check_only {
+        println!(
+            "{}: {} pools, would listen on {}",
+            loaded.origin,
+            loaded.config.pools.len(),
+            loaded.config.server.bind
+        );
+        return ExitCode::SUCCESS;
+    }
+    run(loaded, port_file)
+}
+
+fn load(flags: Flags) -> Result<Loaded, ConfigError> {
+    let mut sources = Sources::new(&ProcessEnvironment);
+    sources.file = flags.config;
+    sources.overrides =
+        Overrides { bind: flags.bind, data_dir: flags.data_dir, log_format: flags.log_format, ..Overrides::default() };
+    Config::load(&sources)
+}
+
+fn run(loaded: Loaded, port_file: Option<PathBuf>) -> ExitCode {
+    let _log = match narration_core::init(&log_config(&loaded)) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("orchestratord: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!(human = warning.as_str(), actor = "orchestratord", action = "load_config");
+    }
+    match daemon::run(loaded, port_file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("orchestratord: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_config(loaded: &Loaded) -> LogConfig {
+    let log = &loaded.config.log;
+    let format = match log.format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Json => Format::Json,
+        LogFormat::Pretty => Format::Pretty,
+    };
+    LogConfig { format, filter: log.level.clone(), ..LogConfig::default() }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    LogFormat::ALL
+        .iter()
+        .copied()
+        .find(|format| format.as_str() == text)
+        .ok_or_else(|| "one of auto, json, pretty".to_owned())
+}

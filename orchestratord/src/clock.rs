@@ -1,0 +1,34 @@
+//! Time, read in one place: monotonic for waiting and measuring, wall time for records.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The daemon's clock. Core code gets its values, never the clock itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    started: Instant,
+    started_unix_ms: i64,
+}
+
+impl Clock {
+    /// A clock that begins now.
+    pub fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self { started: Instant::now(), started_unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX) }
+    }
+
+    /// Milliseconds since the daemon started; never goes back.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A monotonic value as milliseconds since the Unix epoch. It follows the wall clock as it stood at start, so that the
+    /// times of one task always add up even when the wall clock is set.
+    pub fn unix_ms(&self, monotonic_ms: u64) -> i64 {
+        self.started_unix_ms.saturating_add_unsigned(monotonic_ms)
+    }
+
+    /// A monotonic value as a tokio instant, for timers.
+    pub fn instant(&self, monotonic_ms: u64) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.started + Duration::from_millis(monotonic_ms))
+    }
+}

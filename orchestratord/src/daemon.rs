@@ -1,0 +1,179 @@
+//! Start and stop: one current-thread runtime per core around one [`App`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use auth_min::{Authenticator, check_bind};
+use config_schema::Loaded;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::http::{self, Gate};
+use crate::narrate;
+use crate::pools;
+
+/// Gap between two rounds of forgetting finished tasks and expired sessions.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Time connections have to send what is left after the last task has ended.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting: an address that needs a token, a port in use, a file that cannot be written.
+pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
+    let origin = loaded.origin.to_string();
+    let server = &loaded.config.server;
+    check_bind(server.bind, loaded.token.is_some())?;
+    let authenticator = Authenticator::new(loaded.token.as_ref(), server.auth_optional, server.trust_proxy_auth);
+    if server.tls_cert.is_some() || server.tls_key.is_some() {
+        bail!(
+            "this version does not serve TLS yet; remove server.tls_cert and server.tls_key and put a reverse proxy in front"
+        );
+    }
+    let listener = http::bind(server.bind).with_context(|| cannot_listen(server.bind))?;
+    let threads = match server.threads {
+        Some(threads) => threads.get(),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let app = App::new(loaded.config);
+    let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
+    let stops = Stops::default();
+
+    let main = runtime()?;
+    let workers = spawn_workers(threads, &listener, &gate, &stops)?;
+    let addr = listener.local_addr().context("the listening socket has no address")?;
+    narrate::listening(addr, app.pools.iter().count(), &origin);
+    if let Some(path) = port_file {
+        std::fs::write(&path, format!("{addr}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    main.block_on(serve(app, gate, listener, stops))?;
+    for worker in workers {
+        if worker.join().is_err() {
+            bail!("a runtime thread panicked; its message is in the log");
+        }
+    }
+    Ok(())
+}
+
+/// The stages of stopping.
+#[derive(Clone, Default)]
+struct Stops {
+    /// The open connections of all runtimes.
+    connections: TaskTracker,
+    /// No new connection; open ones finish their request.
+    accepting: CancellationToken,
+    /// Everything ends now.
+    serving: CancellationToken,
+}
+
+fn cannot_listen(addr: SocketAddr) -> String {
+    format!(
+        "cannot listen on {addr}; stop what uses the port, or choose another with server.bind, ORCHD_ADDR or --bind"
+    )
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// The runtimes beside the main one; each accepts on a duplicate of the listening socket.
+fn spawn_workers(
+    threads: usize,
+    listener: &std::net::TcpListener,
+    gate: &Arc<Gate>,
+    stops: &Stops,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    (1..threads)
+        .map(|number| {
+            let (listener, gate, stops) = (listener.try_clone()?, Arc::clone(gate), stops.clone());
+            let runtime = runtime()?;
+            let body = move || runtime.block_on(accept(listener, gate, stops));
+            std::thread::Builder::new().name(format!("serve-{number}")).spawn(body)
+        })
+        .collect::<io::Result<_>>()
+        .context("cannot start the runtime threads; lower server.threads")
+}
+
+async fn accept(listener: std::net::TcpListener, gate: Arc<Gate>, stops: Stops) {
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            http::run(listener, gate, stops.connections, stops.accepting).await;
+            // The connections live on this runtime, which goes when this function returns.
+            stops.serving.cancelled().await;
+        }
+        Err(error) => tracing::error!(%error, "a runtime cannot watch the listening socket"),
+    }
+}
+
+/// What runs on the main runtime: probes, alarms, housekeeping, signals, and its share of the connections.
+async fn serve(app: Arc<App>, gate: Arc<Gate>, listener: std::net::TcpListener, stops: Stops) -> anyhow::Result<()> {
+    start_pools(&app, &stops.serving);
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    tokio::spawn(accept(listener, gate, stops.clone()));
+    tokio::select! {
+        () = alarms(&app) => {}
+        () = housekeeping(&app) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::select! {
+        () = wind_down(&app, &stops) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    let cut = app.cut();
+    if cut > 0 {
+        narrate::cut(cut);
+    }
+    // The last frames are in the transcripts; what is left is to send them.
+    stops.connections.close();
+    let _ = tokio::time::timeout(FLUSH, stops.connections.wait()).await;
+    stops.serving.cancel();
+    Ok(())
+}
+
+/// Gives every pool its adapter and starts its probe.
+fn start_pools(app: &Arc<App>, stop: &CancellationToken) {
+    for pool in app.pools.iter() {
+        match pool.adapter() {
+            Ok(adapter) => {
+                app.host.bind(pool.id.clone(), pool.replica_id.clone(), Arc::clone(&adapter));
+                tokio::spawn(pools::watch(Arc::clone(app), Arc::clone(pool), adapter, stop.clone()));
+            }
+            Err(reason) => pool.cannot_work(reason),
+        }
+    }
+}
+
+async fn alarms(app: &Arc<App>) {
+    app.alarms.run(app.clock, |task, alarm| app.alarm(task, alarm)).await;
+}
+
+async fn housekeeping(app: &App) {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        let now_ms = app.clock.now_ms();
+        app.tasks.prune(now_ms, app.config.stream.retain_ms);
+        app.sessions().prune(now_ms);
+    }
+}
+
+/// Stops accepting, ends what waits, and gives what runs its grace.
+async fn wind_down(app: &Arc<App>, stops: &Stops) {
+    app.stop_admitting();
+    stops.accepting.cancel();
+    let grace = app.config.server.shutdown_grace();
+    narrate::stopping(app.tasks.living().len(), app.config.server.shutdown_grace_ms);
+    let _ = tokio::time::timeout(grace, app.tasks.all_ended()).await;
+}

@@ -1,0 +1,16 @@
+//! The HTTP surface: thin handlers that translate between requests and the application.
+
+mod body;
+mod gate;
+mod meta;
+mod pools;
+mod respond;
+mod router;
+mod server;
+mod sessions;
+mod stream;
+mod tasks;
+
+pub use gate::Gate;
+pub use router::{ROUTES, router};
+pub use server::{bind, run};

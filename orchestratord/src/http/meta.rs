@@ -1,0 +1,61 @@
+//! What supervisors, scrapers and tools ask for.
+
+use std::sync::{Arc, OnceLock};
+
+use api_types::pool::Readiness;
+use api_types::{ErrorEnvelope, ErrorKind};
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::app::{App, stopping};
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: tasks are taken.
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let total = app.pools.iter().count();
+    let ready = app.pools.iter().filter(|pool| pool.is_ready()).count();
+    let reason = match (app.is_stopping(), ready, total) {
+        (true, ..) => Some(stopping()),
+        (false, 0, 0) => Some(ErrorEnvelope::new(
+            ErrorKind::PoolUnavailable,
+            "no pool is configured; add [[pools]] to the configuration file and start again",
+        )),
+        (false, 0, _) => Some(ErrorEnvelope::new(
+            ErrorKind::PoolUnready,
+            "no pool is ready; GET /v1/pools says why for each of them",
+        )),
+        _ => None,
+    };
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = Readiness { ready: reason.is_none(), pools_ready: count(ready), pools_total: count(total), reason };
+    (status, Json(body)).into_response()
+}
+
+/// `GET /metrics`: Prometheus text.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    for pool in app.pools.iter() {
+        let scheduler = app.scheduler();
+        let leases = scheduler.active_leases(&pool.id);
+        pool.series().gauges(pool.is_ready(), leases, |priority| scheduler.queue_depth(&pool.id, priority));
+    }
+    app.metrics.sessions(app.live_sessions());
+    // prometheus-client writes OpenMetrics, whose lines Prometheus' own text format shares but for the end marker.
+    let text = app.metrics.render();
+    let text = text.strip_suffix("# EOF\n").unwrap_or(&text).to_owned();
+    ([(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response()
+}
+
+/// `GET /v1/openapi.json`: the contract, both planes in one document.
+pub(super) async fn openapi() -> Response {
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    let document = DOCUMENT.get_or_init(api_types::openapi::merged_json);
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], document.as_str()).into_response()
+}

@@ -1,0 +1,52 @@
+//! Which path is served by what.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodRouter, get, post};
+
+use super::{meta, pools, respond, sessions, tasks};
+use crate::app::App;
+
+/// Every route with the methods it takes, for the `Allow` header and for the test that holds it against the contract.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("/v1/tasks", "GET, POST"),
+    ("/v1/tasks/{id}", "GET"),
+    ("/v1/tasks/{id}/stream", "GET"),
+    ("/v1/tasks/{id}/cancel", "POST"),
+    ("/v1/sessions/{id}", "GET, DELETE"),
+    ("/v1/capabilities", "GET"),
+    ("/v1/pools", "GET"),
+    ("/v1/pools/{id}/health", "GET"),
+    ("/v1/openapi.json", "GET"),
+    ("/metrics", "GET"),
+    ("/healthz", "GET"),
+    ("/readyz", "GET"),
+];
+
+/// The daemon's routes.
+pub fn router(app: Arc<App>) -> Router {
+    let routes = ROUTES.iter().fold(Router::new(), |router, &(path, allowed)| {
+        let handler = handler(path).fallback(move || async move { respond::method_not_allowed(allowed) });
+        router.route(path, handler)
+    });
+    routes.fallback(respond::no_such_route).with_state(app)
+}
+
+fn handler(path: &str) -> MethodRouter<Arc<App>> {
+    match path {
+        "/v1/tasks" => get(tasks::list).post(tasks::submit),
+        "/v1/tasks/{id}" => get(tasks::get),
+        "/v1/tasks/{id}/stream" => get(tasks::follow),
+        "/v1/tasks/{id}/cancel" => post(tasks::cancel),
+        "/v1/sessions/{id}" => get(sessions::get).delete(sessions::delete),
+        "/v1/capabilities" => get(pools::capabilities),
+        "/v1/pools" => get(pools::list),
+        "/v1/pools/{id}/health" => get(pools::health),
+        "/v1/openapi.json" => get(meta::openapi),
+        "/metrics" => get(meta::metrics),
+        "/healthz" => get(meta::healthz),
+        "/readyz" => get(meta::readyz),
+        other => unreachable!("{other} is in the list of routes without a handler"),
+    }
+}

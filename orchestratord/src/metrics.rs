@@ -1,0 +1,348 @@
+//! The metrics contract of the daemon (REQUIREMENTS 2.18): names, labels, buckets.
+//!
+//! Series of a pool are looked up once, when its engine's version is first known, and then cost an atomic addition each.
+//! Gauges are set when somebody scrapes. A value that cannot be measured has no series.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api_types::sse::EventName;
+use api_types::{Engine, ErrorKind, Priority};
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::task::{CancelReason, EndedTask};
+
+const FIRST_TOKEN_BUCKETS_MS: [f64; 11] =
+    [50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0, 3000.0];
+const DECODE_BUCKETS_MS: [f64; 10] = [250.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0, 4000.0, 6000.0, 8000.0, 12000.0];
+
+/// Every name this daemon exposes, without the unit-free suffix games of the text format; the specs are checked against it.
+pub const NAMES: &[&str] = &[
+    "tasks_enqueued_total",
+    "tasks_started_total",
+    "tasks_canceled_total",
+    "tasks_rejected_total",
+    "tokens_in_total",
+    "tokens_out_total",
+    "queue_depth",
+    "latency_first_token_ms",
+    "latency_decode_ms",
+    "admission_backpressure_events_total",
+    "placement_decisions_total",
+    "placement_candidates_considered",
+    "sse_backpressure_drops_total",
+    "pool_ready",
+    "active_leases",
+    "sessions_active",
+];
+
+type Text = Arc<str>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaClass {
+    engine: &'static str,
+    engine_version: Text,
+    pool_id: Text,
+    replica_id: Text,
+    priority: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaReason {
+    engine: &'static str,
+    engine_version: Text,
+    pool_id: Text,
+    replica_id: Text,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Replica {
+    engine: &'static str,
+    engine_version: Text,
+    pool_id: Text,
+    replica_id: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolClass {
+    engine: &'static str,
+    engine_version: Text,
+    pool_id: Text,
+    priority: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EngineReason {
+    engine: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EnginePolicy {
+    engine: &'static str,
+    policy: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    outcome: &'static str,
+    pinned: &'static str,
+    fallback: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolOnly {
+    pool_id: Text,
+}
+
+type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All series of the daemon.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    enqueued: Family<ReplicaClass, Counter>,
+    started: Family<ReplicaClass, Counter>,
+    canceled: Family<ReplicaReason, Counter>,
+    rejected: Family<EngineReason, Counter>,
+    tokens_in: Family<Replica, Counter>,
+    tokens_out: Family<Replica, Counter>,
+    queue_depth: Family<PoolClass, Gauge>,
+    first_token: HistogramFamily<PoolClass>,
+    decode: HistogramFamily<PoolClass>,
+    backpressure: Family<EnginePolicy, Counter>,
+    decisions: Family<Decision, Counter>,
+    candidates: Gauge,
+    drops: Family<EngineReason, Counter>,
+    pool_ready: Family<PoolOnly, Gauge>,
+    active_leases: Family<PoolOnly, Gauge>,
+    sessions: Gauge,
+}
+
+/// The series of one pool under one engine version, looked up once.
+#[derive(Clone, Debug)]
+pub struct PoolSeries {
+    engine: Engine,
+    by_class: [ClassSeries; 2],
+    canceled: [Counter; CancelReason::ALL.len()],
+    tokens_in: Counter,
+    tokens_out: Counter,
+    /// `metrics`, `narration`.
+    drops: [Counter; 2],
+    ready: Gauge,
+    leases: Gauge,
+}
+
+#[derive(Clone, Debug)]
+struct ClassSeries {
+    enqueued: Counter,
+    started: Counter,
+    queue_depth: Gauge,
+    first_token: Histogram,
+    decode: Histogram,
+}
+
+impl Default for Metrics {
+    /// Registers every family.
+    fn default() -> Self {
+        let metrics = Self::families();
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn families() -> Self {
+        Self {
+            registry: Mutex::default(),
+            enqueued: Family::default(),
+            started: Family::default(),
+            canceled: Family::default(),
+            rejected: Family::default(),
+            tokens_in: Family::default(),
+            tokens_out: Family::default(),
+            queue_depth: Family::default(),
+            first_token: Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN_BUCKETS_MS)),
+            decode: Family::new_with_constructor(|| Histogram::new(DECODE_BUCKETS_MS)),
+            backpressure: Family::default(),
+            decisions: Family::default(),
+            candidates: Gauge::default(),
+            drops: Family::default(),
+            pool_ready: Family::default(),
+            active_leases: Family::default(),
+            sessions: Gauge::default(),
+        }
+    }
+
+    /// Looks up a pool's series; call again when its engine's version changes.
+    pub fn pool(&self, engine: Engine, version: &str, pool: &str, replica: &str) -> PoolSeries {
+        let (engine_version, pool_id, replica_id): (Text, Text, Text) = (version.into(), pool.into(), replica.into());
+        let name = engine.as_str();
+        let class = |priority: Priority| {
+            let replica = ReplicaClass {
+                engine: name,
+                engine_version: Arc::clone(&engine_version),
+                pool_id: Arc::clone(&pool_id),
+                replica_id: Arc::clone(&replica_id),
+                priority: priority.as_str(),
+            };
+            let pool = PoolClass {
+                engine: name,
+                engine_version: Arc::clone(&engine_version),
+                pool_id: Arc::clone(&pool_id),
+                priority: priority.as_str(),
+            };
+            ClassSeries {
+                enqueued: self.enqueued.get_or_create_owned(&replica),
+                started: self.started.get_or_create_owned(&replica),
+                queue_depth: self.queue_depth.get_or_create_owned(&pool),
+                first_token: self.first_token.get_or_create_owned(&pool),
+                decode: self.decode.get_or_create_owned(&pool),
+            }
+        };
+        let canceled = CancelReason::ALL.map(|reason| {
+            self.canceled.get_or_create_owned(&ReplicaReason {
+                engine: name,
+                engine_version: Arc::clone(&engine_version),
+                pool_id: Arc::clone(&pool_id),
+                replica_id: Arc::clone(&replica_id),
+                reason: reason.as_str(),
+            })
+        });
+        let replica = Replica {
+            engine: name,
+            engine_version: Arc::clone(&engine_version),
+            pool_id: Arc::clone(&pool_id),
+            replica_id: Arc::clone(&replica_id),
+        };
+        let only = PoolOnly { pool_id: Arc::clone(&pool_id) };
+        PoolSeries {
+            engine,
+            by_class: [class(Priority::Interactive), class(Priority::Batch)],
+            canceled,
+            tokens_in: self.tokens_in.get_or_create_owned(&replica),
+            tokens_out: self.tokens_out.get_or_create_owned(&replica),
+            drops: [EventName::Metrics, EventName::Narration]
+                .map(|frame| self.drops.get_or_create_owned(&EngineReason { engine: name, reason: frame.as_str() })),
+            ready: self.pool_ready.get_or_create_owned(&only),
+            leases: self.active_leases.get_or_create_owned(&only),
+        }
+    }
+
+    /// A task was refused.
+    pub fn rejected(&self, engine: Engine, kind: ErrorKind) {
+        self.rejected.get_or_create(&EngineReason { engine: engine.as_str(), reason: kind.as_str() }).inc();
+        let policy = match kind {
+            ErrorKind::AdmissionReject => "reject",
+            ErrorKind::QueueFullDropLru => "drop-lru",
+            _ => return,
+        };
+        self.backpressure.get_or_create(&EnginePolicy { engine: engine.as_str(), policy }).inc();
+    }
+
+    /// A placement was decided.
+    pub fn decided(&self, assigned: bool, pinned: bool, fallback: bool, candidates: usize) {
+        let yes_no = |value| if value { "true" } else { "false" };
+        let outcome = if assigned { "assigned" } else { "no_capacity" };
+        let labels = Decision { outcome, pinned: yes_no(pinned), fallback: yes_no(fallback) };
+        self.decisions.get_or_create(&labels).inc();
+        self.candidates.set(i64::try_from(candidates).unwrap_or(i64::MAX));
+    }
+
+    /// Number of live sessions.
+    pub fn sessions(&self, live: usize) {
+        self.sessions.set(i64::try_from(live).unwrap_or(i64::MAX));
+    }
+
+    /// Prometheus text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        encode(&mut text, &registry).expect("writing to a string cannot fail");
+        text
+    }
+
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // The text format adds `_total` to counters.
+        registry.register("tasks_enqueued", "Tasks admitted", self.enqueued.clone());
+        registry.register("tasks_started", "Tasks handed to an engine", self.started.clone());
+        registry.register("tasks_canceled", "Tasks canceled", self.canceled.clone());
+        registry.register("tasks_rejected", "Tasks refused or evicted", self.rejected.clone());
+        registry.register("tokens_in", "Prompt tokens, by the engines' count", self.tokens_in.clone());
+        registry.register("tokens_out", "Generated tokens, by the engines' count", self.tokens_out.clone());
+        registry.register("queue_depth", "Tasks waiting", self.queue_depth.clone());
+        registry.register("latency_first_token_ms", "Dispatch to first token, in ms", self.first_token.clone());
+        registry.register("latency_decode_ms", "First token to end, in ms", self.decode.clone());
+        registry.register("admission_backpressure_events", "Refusals by a full queue", self.backpressure.clone());
+        registry.register("placement_decisions", "Placement decisions", self.decisions.clone());
+        registry.register("placement_candidates_considered", "Pools in the last decision", self.candidates.clone());
+        registry.register("sse_backpressure_drops", "Frames left out for slow readers", self.drops.clone());
+        registry.register("pool_ready", "1 while the pool takes tasks", self.pool_ready.clone());
+        registry.register("active_leases", "Slots running a task", self.active_leases.clone());
+        registry.register("sessions_active", "Sessions that have not expired", self.sessions.clone());
+    }
+}
+
+impl PoolSeries {
+    /// The kind of engine.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// A task was admitted.
+    pub fn enqueued(&self, priority: Priority) {
+        self.class(priority).enqueued.inc();
+    }
+
+    /// A task was handed to the engine.
+    pub fn started(&self, priority: Priority) {
+        self.class(priority).started.inc();
+    }
+
+    /// A frame was left out for a slow reader.
+    pub fn dropped_frame(&self, name: EventName) {
+        self.drops[usize::from(name == EventName::Narration)].inc();
+    }
+
+    /// A task was canceled.
+    pub fn canceled(&self, reason: CancelReason) {
+        self.canceled[reason as usize].inc();
+    }
+
+    /// A task that ran has ended.
+    pub fn ended(&self, priority: Priority, ended: &EndedTask) {
+        let class = self.class(priority);
+        if let Some(first_token_ms) = ended.first_token_ms {
+            class.first_token.observe(millis(first_token_ms));
+            class.decode.observe(millis(ended.decode_time_ms));
+        }
+        self.tokens_in.inc_by(ended.tokens_in.map_or(0, u64::from));
+        self.tokens_out.inc_by(ended.tokens_out.map_or(0, u64::from));
+    }
+
+    /// Sets the gauges, at a scrape.
+    pub fn gauges(&self, ready: bool, leases: usize, waiting: impl Fn(Priority) -> usize) {
+        self.ready.set(i64::from(ready));
+        self.leases.set(i64::try_from(leases).unwrap_or(i64::MAX));
+        for priority in [Priority::Interactive, Priority::Batch] {
+            self.class(priority).queue_depth.set(i64::try_from(waiting(priority)).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn class(&self, priority: Priority) -> &ClassSeries {
+        &self.by_class[match priority {
+            Priority::Interactive => 0,
+            Priority::Batch => 1,
+        }]
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a histogram of milliseconds needs no exact values above 2^52")]
+fn millis(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,279 @@
+//! The pools of the configuration: which adapter each one gets, and what probes find out about its engine.
+
+mod probe;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adapter_api::{WorkerAdapter, WorkerProps};
+use api_types::{DeterminismLevel, Engine, PoolHealth, PoolId, PoolStatus, ReplicaId, Workload};
+use config_schema::{Config, EngineSource, Pool as PoolConfig};
+use llamacpp_http::{LlamaCpp, LlamaCppConfig};
+use mock::{Mock, Simulation};
+use orchestrator_core::queue::FullPolicy;
+use orchestrator_core::scheduler::PoolSpec;
+use serde_json::json;
+
+use crate::app::App;
+use crate::metrics::{Metrics, PoolSeries};
+use crate::narrate;
+
+pub use probe::{probe, watch};
+
+/// Label of series whose engine has not told its version yet.
+const UNKNOWN_VERSION: &str = "unknown";
+
+/// All pools, in configuration order.
+pub struct Pools {
+    in_order: Vec<Arc<Pool>>,
+    by_id: HashMap<PoolId, Arc<Pool>>,
+}
+
+/// One pool with one replica.
+pub struct Pool {
+    /// Its name.
+    pub id: PoolId,
+    /// Its one replica.
+    pub replica_id: ReplicaId,
+    /// Its section of the configuration.
+    pub config: PoolConfig,
+    /// The sampler profile in force.
+    pub sampler_profile_version: Option<String>,
+    known: Mutex<Known>,
+    /// Wakes the probe before its time, after an engine was lost.
+    pub(crate) nudge: tokio::sync::Notify,
+}
+
+/// What is known about a pool's engine.
+#[derive(Clone)]
+struct Known {
+    live: bool,
+    ready: bool,
+    last_error: Option<String>,
+    version: Option<Arc<str>>,
+    props: Option<WorkerProps>,
+    series: PoolSeries,
+}
+
+impl Pools {
+    /// The pools of a configuration, nothing known about any of them.
+    pub fn new(config: &Config, metrics: &Metrics) -> Self {
+        let in_order: Vec<_> = config.pools.iter().map(|pool| Arc::new(Pool::new(pool, metrics))).collect();
+        let by_id = in_order.iter().map(|pool| (pool.id.clone(), Arc::clone(pool))).collect();
+        Self { in_order, by_id }
+    }
+
+    /// What the scheduler must know of them.
+    pub fn specs(&self) -> Vec<PoolSpec> {
+        self.in_order.iter().map(|pool| pool.spec()).collect()
+    }
+
+    /// In configuration order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.in_order.iter()
+    }
+
+    /// One pool.
+    pub fn get(&self, id: &str) -> Option<&Arc<Pool>> {
+        self.by_id.get(id)
+    }
+
+    /// The series of a pool that the scheduler has named.
+    pub fn series(&self, id: &PoolId) -> PoolSeries {
+        self.by_id.get(id).expect("the scheduler knows the pools of the configuration and no others").series()
+    }
+}
+
+impl Pool {
+    fn new(config: &PoolConfig, metrics: &Metrics) -> Self {
+        let replica_id = ReplicaId::from("r0");
+        let series = metrics.pool(config.engine, UNKNOWN_VERSION, config.id.as_str(), replica_id.as_str());
+        Self {
+            id: config.id.clone(),
+            replica_id,
+            config: config.clone(),
+            sampler_profile_version: config.sampler_profile_version.clone(),
+            known: Mutex::new(Known {
+                live: false,
+                ready: false,
+                last_error: Some("the engine has not been asked yet; this takes a moment after the start".to_owned()),
+                version: None,
+                props: None,
+                series,
+            }),
+            nudge: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Makes the adapter for its engine.
+    ///
+    /// # Errors
+    /// A sentence for `last_error`: what this version cannot do, or what is wrong with the address.
+    pub fn adapter(&self) -> Result<Arc<dyn WorkerAdapter>, String> {
+        let source = self.config.engine_source().map_err(|missing| missing.to_string())?;
+        match (self.config.engine, source) {
+            (Engine::Llamacpp, EngineSource::External(external)) => self.llamacpp(external),
+            (Engine::Mock, EngineSource::Simulated) => Ok(Arc::new(Mock::new(Simulation::new(self.simulation())))),
+            (engine, EngineSource::External(_) | EngineSource::Simulated) => {
+                Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
+            }
+            _ => Err(format!(
+                "this version does not start engines itself yet (provisioning.mode = \"{}\"); start the engine and attach it with \
+                 provisioning.mode = \"external\" and its url",
+                self.config.mode()
+            )),
+        }
+    }
+
+    fn llamacpp(&self, external: &config_schema::External) -> Result<Arc<dyn WorkerAdapter>, String> {
+        let api_key = match &external.api_key_env {
+            Some(name) => Some(std::env::var(name).map_err(|_| {
+                format!("provisioning.external.api_key_env names {name}, which is not in the environment; set it and start again")
+            })?),
+            None => None,
+        };
+        let endpoint = external.url.as_str().parse().map_err(|error| format!("{error}"))?;
+        let config = LlamaCppConfig { api_key: api_key.map(Into::into), ..LlamaCppConfig::new(endpoint) };
+        LlamaCpp::new(&config)
+            .map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Its series under the engine's present version.
+    pub fn series(&self) -> PoolSeries {
+        self.known().series.clone()
+    }
+
+    /// The engine's version, once known.
+    pub fn engine_version(&self) -> Option<Arc<str>> {
+        self.known().version.clone()
+    }
+
+    /// Digest of the engine's model file, when the engine tells it.
+    pub fn model_digest(&self) -> Option<String> {
+        self.known().props.as_ref()?.model_digest.clone()
+    }
+
+    /// Whether a task submitted now would be taken.
+    pub fn is_ready(&self) -> bool {
+        self.known().ready
+    }
+
+    /// What the engine told about itself, once it has.
+    pub fn props(&self) -> Option<WorkerProps> {
+        self.known().props.clone()
+    }
+
+    /// What the engine can be asked: what it told, else what engines of its kind can.
+    pub fn workloads(&self) -> Vec<Workload> {
+        match self.known().props.as_ref() {
+            Some(props) if !props.workloads.is_empty() => props.workloads.clone(),
+            _ => vec![Workload::Completion],
+        }
+    }
+
+    /// Its health for the outside.
+    pub fn health(&self, app: &App) -> PoolHealth {
+        let known = self.known().clone();
+        let scheduler = app.scheduler();
+        let view = scheduler.pool(&self.id).expect("the scheduler knows every configured pool");
+        let mut metrics = std::collections::BTreeMap::from([
+            ("slots_total".to_owned(), json!(view.snapshot.slots_total)),
+            ("slots_free".to_owned(), json!(view.snapshot.slots_free)),
+            ("queue_depth".to_owned(), json!(view.snapshot.queued)),
+            ("active_leases".to_owned(), json!(view.active_leases)),
+        ]);
+        if let Some(speed) = view.snapshot.perf_tokens_per_s {
+            metrics.insert("perf_tokens_per_s".to_owned(), json!(speed));
+        }
+        if let Some(latency) = view.snapshot.first_token_ms {
+            metrics.insert("first_token_ms".to_owned(), json!(latency));
+        }
+        PoolHealth {
+            live: known.live,
+            ready: known.ready,
+            draining: view.snapshot.draining,
+            metrics,
+            last_error: known.last_error,
+            engine_version: known.version.as_deref().map(str::to_owned),
+            device_mask: view.snapshot.device_mask.clone(),
+        }
+    }
+
+    /// The whole pool for the outside.
+    pub fn status(&self, app: &App) -> PoolStatus {
+        let health = self.health(app);
+        let scheduler = app.scheduler();
+        let snapshot = scheduler.pool(&self.id).expect("the scheduler knows every configured pool").snapshot;
+        let measured = |bytes: i64| (snapshot.vram_total_bytes > 0).then_some(bytes);
+        PoolStatus {
+            id: self.id.to_string(),
+            engine: self.config.engine,
+            model: self.config.model.clone(),
+            ctx: snapshot.ctx_max_supported,
+            provisioning: self.config.mode().to_string(),
+            compute: match (&snapshot.device_mask, self.config.is_managed()) {
+                (Some(mask), true) => mask.clone(),
+                _ => "unverified".to_owned(),
+            },
+            slots_total: snapshot.slots_total,
+            slots_free: snapshot.slots_free,
+            queue_depth: snapshot.queued,
+            queue_capacity: snapshot.queue_capacity,
+            vram_total_bytes: measured(snapshot.vram_total_bytes),
+            vram_free_bytes: measured(snapshot.vram_free_bytes),
+            health,
+        }
+    }
+
+    fn simulation(&self) -> mock::Config {
+        let defaults = mock::Config::default();
+        mock::Config {
+            model: self.config.model.clone(),
+            slots: self.config.slots,
+            ctx: self.config.ctx.map_or(defaults.ctx, std::num::NonZeroU32::get),
+            ..defaults
+        }
+    }
+
+    fn spec(&self) -> PoolSpec {
+        let config = &self.config;
+        PoolSpec {
+            pool_id: self.id.clone(),
+            replica_id: self.replica_id.clone(),
+            engine: config.engine,
+            models: vec![config.model.clone()],
+            slots: config.slots.get(),
+            queue_capacity: config.queue.capacity.get(),
+            full_policy: match config.queue.full_policy {
+                config_schema::FullPolicy::Reject => FullPolicy::Reject,
+                config_schema::FullPolicy::DropLru => FullPolicy::DropLru,
+            },
+            determinism: config.determinism,
+            sampler_profile_version: config.sampler_profile_version.clone(),
+            device_mask: device_mask(&config.devices),
+            ctx_max: config.ctx.map(|ctx| i32::try_from(ctx.get()).unwrap_or(i32::MAX)),
+        }
+    }
+
+    /// Whether tasks on it must not use the engine's prompt cache.
+    pub fn is_strict(&self) -> bool {
+        self.config.determinism == DeterminismLevel::Strict
+    }
+
+    /// It can never work as it is configured.
+    pub fn cannot_work(&self, reason: String) {
+        narrate::pool_unready(self, &reason);
+        self.known().last_error = Some(reason);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `0,1`: the devices by index, in order.
+fn device_mask(devices: &[u32]) -> Option<String> {
+    let names: Vec<_> = devices.iter().map(ToString::to_string).collect();
+    (!names.is_empty()).then(|| names.join(","))
+}

@@ -1,0 +1,315 @@
+//! Runs one task on an engine: submit, follow the engine's stream, watch the time, end the task.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adapter_api::{Finish, Job, Progress, StreamState, TokenEvent};
+use adapter_host::{HostError, HostedStream};
+use api_types::sse::{EventName, MetricsFrame, NarrationFrame, Phase, TokenFrame};
+use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind};
+use orchestrator_core::scheduler::Dispatch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::app::App;
+use crate::narrate;
+use crate::pools::Pool;
+use crate::task::{Ending, Task};
+use crate::transcript::Writer;
+
+/// Runs a dispatched task to its end and gives its slot back, however that comes about.
+pub async fn run(app: Arc<App>, task: Arc<Task>, dispatch: Dispatch) {
+    let lease = Lease { app: Arc::clone(&app), task: Arc::clone(&task) };
+    let pool = Arc::clone(app.pools.get(dispatch.pool_id.as_str()).expect("only configured pools are scheduled"));
+    let now_ms = app.clock.now_ms();
+    let version = pool.engine_version();
+    if task.dispatched(dispatch.pool_id, dispatch.replica_id, version, now_ms) {
+        let run = Run { app: &app, task: &task, pool: &pool };
+        run.announce(now_ms);
+        let ending = run.drive().await;
+        if let Some(ending) = ending {
+            app.end(&task, &ending);
+        }
+    }
+    drop(lease);
+}
+
+/// The slot of a dispatched task. Dropping it is the only way a slot becomes free again, so that no way of ending a runner
+/// can leak it.
+struct Lease {
+    app: Arc<App>,
+    task: Arc<Task>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.task.has_ended() {
+            narrate::runner_failed(&self.task);
+            let message = "the orchestrator lost track of the task; submit it again and report the log";
+            self.app.end(&self.task, &Ending::failed(ErrorKind::Internal, message));
+        }
+        self.app.release(self.task.id(), self.task.outcome());
+    }
+}
+
+struct Run<'a> {
+    app: &'a Arc<App>,
+    task: &'a Arc<Task>,
+    pool: &'a Arc<Pool>,
+}
+
+impl Run<'_> {
+    fn announce(&self, now_ms: u64) {
+        let waited_ms = now_ms.saturating_sub(self.task.born().admitted_ms);
+        self.pool.series().started(self.task.request().priority);
+        narrate::dispatched(self.task, self.pool, waited_ms);
+        if self.app.config.stream.narration {
+            let human = format!("pool {} starts the task after {waited_ms} ms of waiting", self.pool.id);
+            self.droppable(&mut self.task.transcript().write(), EventName::Narration, &self.narration("start", human));
+        }
+    }
+
+    /// Follows the engine to the end. `None` when somebody else has ended the task.
+    async fn drive(&self) -> Option<Ending> {
+        let job = Job {
+            request: Arc::clone(self.task.request()),
+            seed: self.task.born().seed,
+            repeatable: self.pool.is_strict() || self.task.request().determinism == Some(DeterminismLevel::Strict),
+            correlation_id: Arc::clone(&self.task.born().caller.correlation_id),
+        };
+        let mut watch = Watch::new(self);
+        let cancel = self.task.cancel_token().clone();
+        let submit = self.app.host.submit(&self.pool.id, &self.pool.replica_id, &job, cancel);
+        let submitted = tokio::select! {
+            biased;
+            submitted = submit => submitted,
+            late = watch.expired() => return Some(self.too_late(late)),
+        };
+        match submitted {
+            Ok(stream) => self.follow(stream, &mut watch).await,
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Option<Ending> {
+        let mut pass = Pass { finish: None, metrics_due: Instant::now() + self.app.config.stream.metrics_interval() };
+        loop {
+            tokio::select! {
+                biased;
+                state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => match state {
+                    Ok(StreamState::Open) => watch.touch(),
+                    Ok(StreamState::Ended) => return Some(self.completed(pass.finish)),
+                    Err(error) => return self.failed(&error),
+                },
+                late = watch.expired() => return Some(self.too_late(late)),
+            }
+        }
+    }
+
+    /// One read of the engine's stream: all its events go into the transcript under one lock and wake the readers once.
+    fn poll_stream(
+        &self,
+        stream: &mut HostedStream,
+        pass: &mut Pass,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamState, HostError>> {
+        let mut writer = None;
+        stream.poll_events(cx, &mut |event| {
+            let writer = writer.get_or_insert_with(|| self.task.transcript().write());
+            self.take(&event, writer, pass);
+        })
+    }
+
+    fn take(&self, event: &TokenEvent<'_>, writer: &mut Writer<'_>, pass: &mut Pass) {
+        match *event {
+            TokenEvent::Started => {}
+            TokenEvent::Token { text, channel } => {
+                self.first_token(writer);
+                writer.token(text, channel);
+            }
+            TokenEvent::Embedding { index, vector } => {
+                self.first_token(writer);
+                writer.token_payload(&result_frame(index, Some(vector.to_vec()), None));
+            }
+            TokenEvent::Score { index, score } => {
+                self.first_token(writer);
+                writer.token_payload(&result_frame(index, None, Some(score)));
+            }
+            TokenEvent::Metrics(progress) => self.progress(progress, writer, pass),
+            TokenEvent::End(finish) => pass.finish = Some(finish),
+        }
+    }
+
+    fn first_token(&self, writer: &Writer<'_>) {
+        if writer.tokens() == 0 {
+            self.task.first_token(self.app.clock.now_ms());
+        }
+    }
+
+    fn progress(&self, progress: Progress, writer: &mut Writer<'_>, pass: &mut Pass) {
+        if let Some(tokens_out) = progress.tokens_out {
+            self.task.generated(tokens_out);
+        }
+        let now = Instant::now();
+        if now < pass.metrics_due {
+            return;
+        }
+        pass.metrics_due = now + self.app.config.stream.metrics_interval();
+        let decoding = writer.tokens() > 0;
+        let frame = MetricsFrame {
+            queue_depth: self.app.queue_depth(&self.pool.id),
+            on_time_probability: self.task.born().on_time_probability,
+            phase: Some(if decoding { Phase::Decoding } else { Phase::Prefill }),
+            progress: progress.prefill,
+            latency_first_token_ms: self.task.first_token_latency_ms().map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+            tokens_out: progress.tokens_out.map(|tokens| i32::try_from(tokens).unwrap_or(i32::MAX)),
+            ..MetricsFrame::default()
+        };
+        self.droppable(writer, EventName::Metrics, &frame);
+    }
+
+    fn droppable<T: serde::Serialize>(&self, writer: &mut Writer<'_>, name: EventName, frame: &T) {
+        let lag = u32::try_from(self.app.config.stream.channel_cap.get()).unwrap_or(u32::MAX);
+        if !writer.droppable(name, frame, lag) && !writer.is_sealed() {
+            self.pool.series().dropped_frame(name);
+        }
+    }
+
+    fn completed(&self, finish: Option<Finish>) -> Ending {
+        match finish {
+            Some(Finish { reason, usage }) => Ending::Completed { reason, usage },
+            None => Ending::failed(ErrorKind::Internal, "the engine's adapter ended a stream without its result"),
+        }
+    }
+
+    /// `None` for a cancel: whoever canceled the task has ended it already.
+    fn failed(&self, error: &HostError) -> Option<Ending> {
+        let error = error.worker()?;
+        if error.is_worker_lost() {
+            self.pool.nudge.notify_one();
+        }
+        let advice = match error.kind() {
+            ErrorKind::WorkerReset | ErrorKind::PoolUnavailable => {
+                "; look at the engine's own log, then submit the task again"
+            }
+            ErrorKind::ReplicaExhausted => "; wait a moment and submit the task again",
+            ErrorKind::InvalidParams => "; change the request",
+            ErrorKind::DecodeTimeout => "; submit again, or raise the pool's timeouts",
+            _ => "; the orchestrator's log has the details under this task's correlation id",
+        };
+        Some(Ending::Failed(ErrorEnvelope {
+            engine: Some(self.pool.config.engine),
+            pool_id: Some(self.pool.id.to_string()),
+            ..ErrorEnvelope::new(error.kind(), format!("{error}{advice}"))
+        }))
+    }
+
+    fn too_late(&self, late: Late) -> Ending {
+        let timeouts = &self.pool.config.timeouts;
+        let (kind, message) = match late {
+            Late::Deadline => (
+                ErrorKind::DeadlineUnmet,
+                format!(
+                    "the task's deadline of {} ms passed; allow more time or ask for less",
+                    self.task.request().deadline_ms
+                ),
+            ),
+            Late::Wall => (
+                ErrorKind::DecodeTimeout,
+                format!("the task ran longer than the pool's limit of {} ms (timeouts.wall_ms)", timeouts.wall_ms),
+            ),
+            Late::Idle => (
+                ErrorKind::DecodeTimeout,
+                format!(
+                    "the engine was silent for {} ms (timeouts.idle_ms); look at the engine's own log",
+                    timeouts.idle_ms
+                ),
+            ),
+        };
+        Ending::Failed(ErrorEnvelope {
+            engine: Some(self.pool.config.engine),
+            pool_id: Some(self.pool.id.to_string()),
+            ..ErrorEnvelope::new(kind, message)
+        })
+    }
+
+    fn narration(&self, action: &str, human: String) -> NarrationFrame {
+        NarrationFrame {
+            human,
+            actor: "orchestratord".to_owned(),
+            action: action.to_owned(),
+            target: Some(self.pool.id.to_string()),
+            correlation_id: Some(self.task.born().caller.correlation_id.as_ref().to_owned()),
+            job_id: Some(self.task.id().to_string()),
+        }
+    }
+}
+
+/// What one pass over the stream leaves for the next.
+struct Pass {
+    finish: Option<Finish>,
+    metrics_due: Instant,
+}
+
+fn result_frame(index: u32, embedding: Option<Vec<f32>>, score: Option<f32>) -> TokenFrame {
+    let i = i32::try_from(index).unwrap_or(i32::MAX);
+    TokenFrame { t: String::new(), i, channel: None, embedding, score }
+}
+
+/// The limits on a running task, behind one timer that is set anew only when it goes off: a token costs it one store.
+struct Watch {
+    timer: Pin<Box<Sleep>>,
+    deadline: Instant,
+    wall: Instant,
+    idle: Duration,
+    last_sign: Instant,
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    Deadline,
+    Wall,
+    Idle,
+}
+
+impl Watch {
+    fn new(run: &Run<'_>) -> Self {
+        let now = Instant::now();
+        let timeouts = &run.pool.config.timeouts;
+        let mut watch = Self {
+            timer: Box::pin(sleep_until(now)),
+            deadline: run.app.clock.instant(run.task.deadline_ms()),
+            wall: now + timeouts.wall(),
+            idle: timeouts.idle(),
+            last_sign: now,
+        };
+        let (first, _) = watch.next();
+        watch.timer.as_mut().reset(first);
+        watch
+    }
+
+    /// The engine gave a sign of life.
+    fn touch(&mut self) {
+        self.last_sign = Instant::now();
+    }
+
+    fn next(&self) -> (Instant, Late) {
+        let limits =
+            [(self.deadline, Late::Deadline), (self.wall, Late::Wall), (self.last_sign + self.idle, Late::Idle)];
+        limits.into_iter().min_by_key(|(at, _)| *at).expect("there are three")
+    }
+
+    async fn expired(&mut self) -> Late {
+        loop {
+            self.timer.as_mut().await;
+            let (at, late) = self.next();
+            if at <= Instant::now() {
+                return late;
+            }
+            self.timer.as_mut().reset(at);
+        }
+    }
+}

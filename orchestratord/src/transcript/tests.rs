@@ -1,0 +1,139 @@
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use api_types::sse::{Channel, EndFrame, EventName, MetricsFrame};
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest};
+
+use super::{Reader, Transcript};
+
+fn read_available(reader: &mut Reader) -> (Vec<u8>, bool) {
+    let mut all = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        match reader.poll_read(&mut cx) {
+            Poll::Ready(Some(bytes)) => all.extend_from_slice(&bytes),
+            Poll::Ready(None) => return (all, true),
+            Poll::Pending => return (all, false),
+        }
+    }
+}
+
+fn whole(transcript: &Arc<Transcript>) -> Vec<u8> {
+    read_available(&mut transcript.reader(None)).0
+}
+
+/// The ids of complete frames in a piece of a stream, in order.
+fn ids(stream: &[u8]) -> Vec<u32> {
+    let text = std::str::from_utf8(stream).expect("frames are text");
+    assert!(text.is_empty() || (text.starts_with("id: ") && text.ends_with("\n\n")), "frames come whole: {text:?}");
+    text.split("\n\n")
+        .filter(|frame| !frame.is_empty())
+        .map(|frame| frame.lines().next().expect("a line")["id: ".len()..].parse().expect("a number"))
+        .collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Token(String),
+    Metrics,
+    ReadLive,
+    Resume(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => any::<String>().prop_map(Step::Token),
+        1 => "x{2000,9000}".prop_map(Step::Token),
+        1 => any::<bool>().prop_map(|_| Step::Metrics),
+        2 => any::<bool>().prop_map(|_| Step::ReadLive),
+        2 => (0..300_u32).prop_map(Step::Resume),
+    ]
+}
+
+proptest! {
+    /// SSE-1001, SSE-1002, OC-CTRL-2022: whatever the interleaving, a live reader, a late reader and one that resumes see the
+    /// same bytes, whole frames only, ids without gaps.
+    #[test]
+    fn every_reader_sees_the_same_stream(steps in vec(step(), 1..120)) {
+        let transcript = Arc::new(Transcript::default());
+        let mut live = transcript.reader(None);
+        let mut seen = Vec::new();
+        for step in steps {
+            match step {
+                Step::Token(text) => prop_assert_eq!(transcript.write().token(&text, Channel::Content), true),
+                Step::Metrics => {
+                    transcript.write().event(EventName::Metrics, &MetricsFrame::default());
+                }
+                Step::ReadLive => {
+                    let (bytes, ended) = read_available(&mut live);
+                    ids(&bytes);
+                    prop_assert_eq!(ended, false);
+                    seen.extend(bytes);
+                }
+                Step::Resume(after) => {
+                    let resumed = ids(&read_available(&mut transcript.reader(Some(after))).0);
+                    let all = ids(&whole(&transcript));
+                    let expected: Vec<u32> = all.into_iter().filter(|id| *id > after).collect();
+                    prop_assert_eq!(resumed, expected);
+                }
+            }
+        }
+        prop_assert_eq!(transcript.write().seal(EventName::End, &EndFrame::default()), true);
+        let (rest, ended) = read_available(&mut live);
+        seen.extend(rest);
+        let all = whole(&transcript);
+        prop_assert_eq!((ended, &seen), (true, &all));
+        let ids = ids(&all);
+        prop_assert_eq!(&ids, &(0..u32::try_from(ids.len()).expect("few")).collect::<Vec<_>>());
+        prop_assert_eq!(transcript.size(), all.len());
+    }
+}
+
+/// ORCH-3026, SSE-1002: nothing follows the seal, and only one seal counts.
+#[test]
+fn a_sealed_transcript_takes_nothing() {
+    let transcript = Arc::new(Transcript::default());
+    transcript.write().token("a", Channel::Content);
+    let end = EndFrame { canceled: Some(true), ..EndFrame::default() };
+    assert!(transcript.write().seal(EventName::End, &end));
+    let sealed = whole(&transcript);
+    assert!(!transcript.write().token("b", Channel::Content));
+    assert!(!transcript.write().event(EventName::Metrics, &MetricsFrame::default()));
+    assert!(!transcript.write().seal(EventName::Error, &end));
+    assert_eq!(whole(&transcript), sealed);
+    assert!(transcript.is_sealed());
+}
+
+/// SSE-1004: under pressure metrics are left out and tokens never.
+#[test]
+fn only_droppable_events_are_dropped_for_a_lagging_reader() {
+    let transcript = Arc::new(Transcript::default());
+    let mut reader = transcript.reader(None);
+    let metrics = MetricsFrame::default();
+    for _ in 0..4 {
+        assert!(transcript.write().token("a", Channel::Content));
+    }
+    assert!(transcript.write().droppable(EventName::Metrics, &metrics, 4), "four behind is within the limit");
+    assert!(!transcript.write().droppable(EventName::Metrics, &metrics, 4), "five behind is not");
+    assert!(transcript.write().token("b", Channel::Content));
+    read_available(&mut reader);
+    assert!(transcript.write().droppable(EventName::Metrics, &metrics, 4), "the reader has caught up");
+    assert_eq!(ids(&whole(&transcript)), [0, 1, 2, 3, 4, 5, 6]);
+}
+
+/// A waiting reader is woken by a write, and a batch wakes it once.
+#[tokio::test]
+async fn a_write_wakes_the_reader() {
+    let transcript = Arc::new(Transcript::default());
+    let mut reader = transcript.reader(None);
+    let follower = tokio::spawn(async move { (reader.read().await, reader) });
+    tokio::task::yield_now().await;
+    let mut writer = transcript.write();
+    writer.token("a", Channel::Content);
+    writer.token("b", Channel::Reasoning);
+    drop(writer);
+    let (bytes, reader) = follower.await.expect("the follower ends");
+    assert_eq!(ids(&bytes.expect("two frames")), [0, 1]);
+    assert!(!reader.is_at_end());
+}

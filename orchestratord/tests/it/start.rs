@@ -1,0 +1,57 @@
+use crate::harness::{Daemon, config, refused};
+
+/// AUTH-1002, OC-CONFIG-6032, LO-TST-01: beyond loopback only with a token.
+#[tokio::test]
+async fn a_wide_bind_needs_a_token() {
+    let wide = config("http://127.0.0.1:9", "").replace("127.0.0.1:0", "0.0.0.0:0");
+    let (code, said) = refused(&wide, &[]).await;
+    assert!(matches!(code, Some(1 | 2)), "{code:?}");
+    assert!(said.contains("NON_LOOPBACK_WITHOUT_TOKEN") && said.contains("AUTH_TOKEN"), "{said}");
+    Daemon::start_with(&wide, &[("AUTH_TOKEN", "correct-horse-battery-staple")]).await;
+}
+
+/// OC-CONFIG-6001: an unknown key is refused with the nearest one that would have been right; so is an unreadable file.
+#[tokio::test]
+async fn a_wrong_configuration_is_refused() {
+    let cases = [
+        (config("http://127.0.0.1:9", "contxt = 4096"), "ctx"),
+        (config("http://127.0.0.1:9", "[servr]"), "server"),
+        (config("ftp://127.0.0.1:9", ""), "unix:"),
+        (config("http://127.0.0.1:9", "slots = 0"), "slots"),
+        ("this is not toml".to_owned(), "llama-orch.toml"),
+    ];
+    for (config, hint) in cases {
+        let (code, said) = refused(&config, &[]).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(hint), "{said:?} should contain {hint:?}");
+    }
+}
+
+/// A port in use is said so, with what to do.
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let (code, said) = refused(&config("http://127.0.0.1:9", "").replace("127.0.0.1:0", &addr), &[]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&addr) && said.contains("ORCHD_ADDR"), "{said}");
+}
+
+/// DESIGN section 5: an engine we would have to start needs more than this version has; the pool says so, the daemon runs.
+#[tokio::test]
+async fn a_managed_pool_says_what_is_missing() {
+    let managed = r#"
+        [server]
+        bind = "127.0.0.1:0"
+        [[pools]]
+        id = "gpu0"
+        engine = "llamacpp"
+        model = "m"
+        devices = [0]
+        provisioning = { mode = "source", source = { repo = "https://example.org/llama.cpp", ref = "b1" } }
+    "#;
+    let daemon = Daemon::start(managed).await;
+    let health = daemon.json("/v1/pools/gpu0/health").await;
+    assert_eq!(health["ready"], false);
+    assert!(health["last_error"].as_str().is_some_and(|error| error.contains("external")), "{health}");
+}
