@@ -1,5 +1,6 @@
 //! Start and stop: one current-thread runtime per core around one [`App`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use api_types::PoolId;
 use auth_min::{Authenticator, check_bind};
-use config_schema::Loaded;
+use config_schema::{BearerToken, Loaded};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,7 +58,7 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(path) = port_file {
         std::fs::write(&path, format!("{addr}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    main.block_on(serve(app, gate, listener, stops))?;
+    main.block_on(serve(app, &loaded.engine_keys, gate, listener, stops))?;
     for worker in workers {
         if worker.join().is_err() {
             bail!("a runtime thread panicked; its message is in the log");
@@ -64,6 +66,9 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Keys of external engines by pool.
+type EngineKeys = BTreeMap<PoolId, BearerToken>;
 
 /// The stages of stopping.
 #[derive(Clone, Default)]
@@ -116,8 +121,14 @@ async fn accept(listener: std::net::TcpListener, gate: Arc<Gate>, stops: Stops) 
 }
 
 /// What runs on the main runtime: probes, alarms, housekeeping, signals, and its share of the connections.
-async fn serve(app: Arc<App>, gate: Arc<Gate>, listener: std::net::TcpListener, stops: Stops) -> anyhow::Result<()> {
-    start_pools(&app, &stops.serving);
+async fn serve(
+    app: Arc<App>,
+    keys: &EngineKeys,
+    gate: Arc<Gate>,
+    listener: std::net::TcpListener,
+    stops: Stops,
+) -> anyhow::Result<()> {
+    start_pools(&app, keys, &stops.serving);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     tokio::spawn(accept(listener, gate, stops.clone()));
@@ -144,9 +155,9 @@ async fn serve(app: Arc<App>, gate: Arc<Gate>, listener: std::net::TcpListener, 
 }
 
 /// Gives every pool its adapter and starts its probe.
-fn start_pools(app: &Arc<App>, stop: &CancellationToken) {
+fn start_pools(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
     for pool in app.pools.iter() {
-        match pool.adapter() {
+        match pool.adapter(keys.get(&pool.id)) {
             Ok(adapter) => {
                 app.host.bind(pool.id.clone(), pool.replica_id.clone(), Arc::clone(&adapter));
                 tokio::spawn(pools::watch(Arc::clone(app), Arc::clone(pool), adapter, stop.clone()));

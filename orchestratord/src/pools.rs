@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_api::{WorkerAdapter, WorkerProps};
 use api_types::{DeterminismLevel, Engine, PoolHealth, PoolId, PoolStatus, ReplicaId, Workload};
-use config_schema::{Config, EngineSource, Pool as PoolConfig};
+use config_schema::{BearerToken, Config, EngineSource, External, Pool as PoolConfig};
+use http_util::Secret;
 use llamacpp_http::{LlamaCpp, LlamaCppConfig};
 use mock::{Mock, Simulation};
 use orchestrator_core::queue::FullPolicy;
@@ -109,10 +110,10 @@ impl Pool {
     ///
     /// # Errors
     /// A sentence for `last_error`: what this version cannot do, or what is wrong with the address.
-    pub fn adapter(&self) -> Result<Arc<dyn WorkerAdapter>, String> {
+    pub fn adapter(&self, engine_key: Option<&BearerToken>) -> Result<Arc<dyn WorkerAdapter>, String> {
         let source = self.config.engine_source().map_err(|missing| missing.to_string())?;
         match (self.config.engine, source) {
-            (Engine::Llamacpp, EngineSource::External(external)) => self.llamacpp(external),
+            (Engine::Llamacpp, EngineSource::External(external)) => llamacpp(external, engine_key),
             (Engine::Mock, EngineSource::Simulated) => Ok(Arc::new(Mock::new(Simulation::new(self.simulation())))),
             (engine, EngineSource::External(_) | EngineSource::Simulated) => {
                 Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
@@ -123,20 +124,6 @@ impl Pool {
                 self.config.mode()
             )),
         }
-    }
-
-    fn llamacpp(&self, external: &config_schema::External) -> Result<Arc<dyn WorkerAdapter>, String> {
-        let api_key = match &external.api_key_env {
-            Some(name) => Some(std::env::var(name).map_err(|_| {
-                format!("provisioning.external.api_key_env names {name}, which is not in the environment; set it and start again")
-            })?),
-            None => None,
-        };
-        let endpoint = external.url.as_str().parse().map_err(|error| format!("{error}"))?;
-        let config = LlamaCppConfig { api_key: api_key.map(Into::into), ..LlamaCppConfig::new(endpoint) };
-        LlamaCpp::new(&config)
-            .map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>)
-            .map_err(|error| error.to_string())
     }
 
     /// Its series under the engine's present version.
@@ -249,7 +236,7 @@ impl Pool {
                 config_schema::FullPolicy::Reject => FullPolicy::Reject,
                 config_schema::FullPolicy::DropLru => FullPolicy::DropLru,
             },
-            determinism: config.determinism,
+            determinism: config.determinism(),
             sampler_profile_version: config.sampler_profile_version.clone(),
             device_mask: device_mask(&config.devices),
             ctx_max: config.ctx.map(|ctx| i32::try_from(ctx.get()).unwrap_or(i32::MAX)),
@@ -258,7 +245,7 @@ impl Pool {
 
     /// Whether tasks on it must not use the engine's prompt cache.
     pub fn is_strict(&self) -> bool {
-        self.config.determinism == DeterminismLevel::Strict
+        self.config.determinism() == DeterminismLevel::Strict
     }
 
     /// It can never work as it is configured.
@@ -270,6 +257,13 @@ impl Pool {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn llamacpp(external: &External, engine_key: Option<&BearerToken>) -> Result<Arc<dyn WorkerAdapter>, String> {
+    let endpoint = external.url.as_str().parse().map_err(|error| format!("{error}"))?;
+    let api_key = engine_key.map(|key| Secret::from(key.expose()));
+    let adapter = LlamaCpp::new(&LlamaCppConfig { api_key, ..LlamaCppConfig::new(endpoint) });
+    adapter.map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>).map_err(|error| error.to_string())
 }
 
 /// `0,1`: the devices by index, in order.

@@ -28,12 +28,13 @@ pub struct Pool {
     /// Context of one slot, in tokens. Unset: the engine's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctx: Option<NonZeroU32>,
-    /// Tasks that run at the same time. More than one needs `determinism = "best_effort"`.
+    /// Tasks that run at the same time. More than one cannot be `strict`.
     #[serde(default = "one")]
     pub slots: NonZeroU32,
-    /// Whether equal requests give equal bytes: `strict` means one slot and no prompt cache.
-    #[serde(default = "strict")]
-    pub determinism: DeterminismLevel,
+    /// Whether equal requests give equal bytes: `strict` means one slot and no prompt cache. Unset: a pool of one slot is
+    /// strict, any other is best effort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determinism: Option<DeterminismLevel>,
     /// GPUs it may use, by index. An external pool needs none.
     #[serde(default)]
     pub devices: Vec<u32>,
@@ -80,6 +81,15 @@ impl Pool {
         })
     }
 
+    /// What it promises about equal requests: as the file says, else what its slots allow.
+    #[must_use]
+    pub fn determinism(&self) -> DeterminismLevel {
+        self.determinism.unwrap_or(match self.slots.get() {
+            1 => DeterminismLevel::Strict,
+            _ => DeterminismLevel::BestEffort,
+        })
+    }
+
     /// Whether llama-orch starts the engine itself, and so owns its devices.
     #[must_use]
     pub fn is_managed(&self) -> bool {
@@ -119,10 +129,6 @@ impl Pool {
 
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN
-}
-
-fn strict() -> DeterminismLevel {
-    DeterminismLevel::Strict
 }
 
 fn ten_minutes_ms() -> u64 {

@@ -51,7 +51,7 @@ fn identity(pool: &Pool, at: At, findings: &mut Findings) {
     if pool.model.trim().is_empty() {
         findings.problem(at.key("model"), "must name a model");
     }
-    if pool.slots.get() > 1 && pool.determinism == DeterminismLevel::Strict {
+    if pool.slots.get() > 1 && pool.determinism() == DeterminismLevel::Strict {
         findings.problem(
             at.key("slots"),
             format!(

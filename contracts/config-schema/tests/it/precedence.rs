@@ -146,6 +146,15 @@ fn engine_keys_come_from_named_variables() {
     assert!(loaded.warnings.is_empty());
 }
 
+/// DESIGN sections 4 and 8: a pool that says nothing of determinism is strict with one slot and best effort with more.
+#[test]
+fn slots_decide_determinism() {
+    let with_slots = |slots: u32| load_text(&POOL.replace("[[pools]]", &format!("[[pools]]\nslots = {slots}")));
+    let determinism = |slots| with_slots(slots).expect("loads").config.pools[0].determinism();
+    assert_eq!(determinism(1), DeterminismLevel::Strict);
+    assert_eq!(determinism(2), DeterminismLevel::BestEffort);
+}
+
 /// LO-CFG-20, DESIGN sections 4 and 8: the defaults.
 #[test]
 fn defaults() {
@@ -159,7 +168,7 @@ fn defaults() {
         (32, None, None)
     );
     let pool = &config.pools[0];
-    assert_eq!((pool.slots.get(), pool.determinism, pool.queue.capacity.get()), (1, DeterminismLevel::Strict, 64));
+    assert_eq!((pool.slots.get(), pool.determinism(), pool.queue.capacity.get()), (1, DeterminismLevel::Strict, 64));
     assert_eq!((pool.timeouts.wall_ms, pool.timeouts.idle_ms), (600_000, 30_000));
     assert!(pool.is_kept() && pool.require_same_engine_version && pool.idle_unload().is_none());
     assert!(!config.allows_package_installs(pool) && !config.allows_binary_downloads(pool));

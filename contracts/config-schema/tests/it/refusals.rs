@@ -100,7 +100,7 @@ fn rules_between_values() {
         ("id = \"\"", "id", "letters"),
         ("id = \"a/b\"", "id", "letters"),
         ("model = \" \"", "model", "model"),
-        ("slots = 2", "slots", "best_effort"),
+        ("slots = 2\ndeterminism = \"strict\"", "slots", "best_effort"),
         ("devices = [1, 1]", "devices", "twice"),
         ("devices = [0]\ntensor_split = [1.0, 2.0]", "tensor_split", "2 ratios for 1 devices"),
         ("devices = [0, 1]\ntensor_split = [1.0, -2.0]", "tensor_split", "greater than 0"),
