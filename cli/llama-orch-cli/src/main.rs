@@ -1,2 +1,54 @@
-//! x
-fn main() {}
+//! `llama-orch`: the orchestrator from a terminal or a script.
+//!
+//! A client only: it knows nothing of queues or engines beyond what the server tells (LO-CLI-01). Output goes to stdout
+//! and nothing else does; what is said about it goes to stderr. How a command ended is its exit code ([`exit`]).
+
+mod args;
+mod commands;
+mod connect;
+mod exit;
+mod failure;
+mod interrupts;
+mod output;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(Failure::local(format!("cannot start: {error}"))),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report();
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<Exit, Failure> {
+    let Args { connection, json, command } = args;
+    let connect = || connect::client(&connection);
+    match command {
+        Command::Run(run) => commands::run::run(&connect()?, run, json).await,
+        Command::Tasks => commands::tasks::list(&connect()?, json).await,
+        Command::Task { id } => commands::tasks::show(&connect()?, id, json).await,
+        Command::Cancel { id } => commands::tasks::cancel(&connect()?, id).await,
+        Command::Pools => commands::pools::list(&connect()?, json).await,
+        Command::Capabilities => commands::pools::capabilities(&connect()?, json).await,
+        Command::Session { id, end } => commands::sessions::session(&connect()?, id, end, json).await,
+        Command::Status => commands::status::status(&connect()?, json).await,
+        Command::Bench(bench) => commands::bench::bench(&bench, json).await,
+        Command::Completions { shell } => commands::completions(shell),
+    }
+}

@@ -1,0 +1,23 @@
+//! One module per group of commands.
+
+pub(crate) mod bench;
+pub(crate) mod pools;
+pub(crate) mod run;
+pub(crate) mod sessions;
+pub(crate) mod status;
+pub(crate) mod tasks;
+
+use clap::CommandFactory as _;
+
+use crate::args::Args;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+
+/// `llama-orch completions SHELL`.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "llama-orch", &mut script);
+    output::write(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,84 @@
+//! `run`: submit a task, print its tokens as they come.
+
+mod display;
+mod follow;
+mod prompt;
+mod target;
+
+use api_types::{
+    ChatMessage, DeterminismLevel, PlacementMode, PlacementOverrides, Sampling, SessionId, TaskId, TaskRequest,
+};
+use openapi_client::Client;
+
+use crate::args::{RunArgs, SamplingArgs};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use display::Display;
+use target::Target;
+
+/// Runs one task to its end.
+pub(crate) async fn run(client: &Client, args: Box<RunArgs>, json: bool) -> Result<Exit, Failure> {
+    let prompt = prompt::read(args.prompt.as_deref(), args.file.as_deref())?;
+    let target = target::choose(&client.get_capabilities().await?, &args)?;
+    let (quiet, retries) = (args.quiet, args.retries);
+    let task = request(*args, target, prompt);
+    follow::follow(client, &task, retries, Display::new(json, quiet)).await
+}
+
+fn request(args: RunArgs, target: Target, prompt: String) -> TaskRequest {
+    let (prompt, messages) = match args.chat {
+        true => (None, Some(messages(args.system, prompt))),
+        false => (Some(prompt), None),
+    };
+    TaskRequest {
+        task_id: TaskId::random(),
+        session_id: args.session.unwrap_or_else(SessionId::random),
+        workload: api_types::Workload::Completion,
+        model_ref: target.model,
+        engine: target.engine,
+        ctx: target.ctx,
+        priority: args.priority,
+        max_tokens: target.max_tokens,
+        deadline_ms: i64::try_from(args.deadline.as_millis()).unwrap_or(i64::MAX),
+        prompt,
+        messages,
+        inputs: None,
+        seed: args.seed,
+        determinism: args.strict.then_some(DeterminismLevel::Strict),
+        sampler_profile_version: None,
+        sampling: sampling(args.sampling),
+        expected_tokens: None,
+        kv_hint: None,
+        placement: args.pool.map(pin),
+        output_mode: None,
+        response_format: None,
+        tools: None,
+        tool_choice: None,
+    }
+}
+
+fn messages(system: Option<String>, user: String) -> Vec<ChatMessage> {
+    let message = |role: &str, text: String| ChatMessage {
+        role: role.to_owned(),
+        content: Some(text.into()),
+        other: serde_json::Map::new(),
+    };
+    system.map(|text| message("system", text)).into_iter().chain([message("user", user)]).collect()
+}
+
+fn pin(pool: String) -> PlacementOverrides {
+    PlacementOverrides { mode: PlacementMode::Pin, pin_pool_id: Some(pool), ..PlacementOverrides::default() }
+}
+
+fn sampling(args: SamplingArgs) -> Option<Sampling> {
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_p: args.top_p,
+        top_k: args.top_k,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        stop: (!args.stop.is_empty()).then_some(args.stop),
+        ..Sampling::default()
+    };
+    (sampling != Sampling::default()).then_some(sampling)
+}
