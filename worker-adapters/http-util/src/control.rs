@@ -245,3 +245,6 @@ fn classify(error: reqwest::Error) -> ControlError {
         ControlError::Lost(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

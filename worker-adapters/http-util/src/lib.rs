@@ -13,6 +13,8 @@ pub mod retry;
 pub mod sse;
 pub mod status;
 pub mod stream;
+#[cfg(test)]
+mod test_tls;
 
 pub use control::{Control, ControlConfig, ControlError};
 pub use endpoint::{Endpoint, EndpointError};

@@ -99,7 +99,7 @@ pub fn explain(status: u16, error: &EngineError, request: &[u8]) -> String {
 
 /// A foreign sentence made fit for a log: quotations of the request, quoted values and credentials are dropped.
 fn presentable(message: &str, request: &[u8]) -> String {
-    let unquoted = drop_quoted_values(message);
+    let unquoted = drop_quoted_values(message, request);
     if quotes(&unquoted, request) {
         return String::new();
     }
@@ -107,31 +107,42 @@ fn presentable(message: &str, request: &[u8]) -> String {
 }
 
 /// Replaces what stands in quotes by dots, unless it is the name of a field or option.
-fn drop_quoted_values(message: &str) -> String {
+fn drop_quoted_values(message: &str, request: &[u8]) -> String {
     // A JSON parser's "last read: '...'" quotes with whatever marks the input itself has.
     let message = message.find("last read:").map_or(message, |at| message[..at].trim_end_matches([' ', ';']));
     let mut out = String::with_capacity(message.len());
     let mut rest = message;
     while let Some(at) = rest.find(['\'', '"', '`']) {
-        let mark = char::from(rest.as_bytes()[at]);
-        let inside = &rest[at + 1..];
-        out.push_str(&rest[..=at]);
-        let Some(end) = inside.find(mark) else {
-            // An apostrophe, or a quotation that was cut: either way its end is unknown.
-            if mark == '\'' && at > 0 && rest.as_bytes()[at - 1].is_ascii_alphabetic() {
-                rest = inside;
-                continue;
-            }
+        let (before, marked) = rest.split_at(at);
+        let (mark, inside) = marked.split_at(1);
+        out.push_str(before);
+        out.push_str(mark);
+        rest = inside;
+        if mark == "'" && is_apostrophe(before, inside) {
+            continue;
+        }
+        let Some((value, behind)) = inside.split_once(mark) else {
+            // A quotation that was cut: its end is unknown.
             out.push('…');
             return out;
         };
-        let value = &inside[..end];
-        out.push_str(if is_name(value) { value } else { "…" });
-        out.push(mark);
-        rest = &inside[end + 1..];
+        out.push_str(if is_name(value) && !is_value_in(request, value) { value } else { "…" });
+        out.push_str(mark);
+        rest = behind;
     }
     out.push_str(rest);
     out
+}
+
+/// Between two letters, as in "can't".
+fn is_apostrophe(before: &str, behind: &str) -> bool {
+    before.ends_with(|c: char| c.is_alphabetic()) && behind.starts_with(|c: char| c.is_alphabetic())
+}
+
+/// Whether a word occurs in the request otherwise than as the name of a member.
+fn is_value_in(request: &[u8], word: &str) -> bool {
+    let occurs = |text: &str| memchr::memmem::find(request, text.as_bytes()).is_some();
+    occurs(word) && !occurs(&format!("\"{word}\":"))
 }
 
 /// Short, one word, and made of what field names, options and punctuation are made of.
@@ -254,6 +265,7 @@ mod tests {
             ("bad value 'my diary' given", "bad value '…' given"),
             ("syntax error; last read: '\"my dia'", "syntax error"),
             ("it's wrong, input was my diary says hello", ""),
+            ("can't read 'my diary' or 'diary'", "can't read '…' or '…'"),
             ("unterminated \"my diary", "unterminated \"…"),
         ] {
             assert_eq!(presentable(message, request), shown);

@@ -4,16 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::CertifiedKey;
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::endpoint::Endpoint;
+use crate::test_tls::self_signed;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -296,25 +293,16 @@ async fn over_a_unix_socket() {
 /// ORCH-3610, OC-ADAPT-OAI-6021: certificates are checked.
 #[tokio::test]
 async fn over_tls() {
-    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key)
-        .unwrap();
+    let (acceptor, pem) = self_signed();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint: Endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();
     let serving = tokio::spawn(async move {
-        let acceptor = TlsAcceptor::from(Arc::new(config));
         let (stream, _) = listener.accept().await.unwrap();
         let requests = play(acceptor.accept(stream).await.unwrap(), script(&[OK, OK], Then::Close)).await;
         let (stream, _) = listener.accept().await.unwrap();
         (requests.len(), acceptor.accept(stream).await.is_err())
     });
-    let trusting = StreamConfig { ca_pem: Some(cert.pem().into_bytes().into()), ..StreamConfig::default() };
+    let trusting = StreamConfig { ca_pem: Some(pem), ..StreamConfig::default() };
     let trusting = StreamClient::new(endpoint.clone(), trusting).unwrap();
     for _ in 0..2 {
         assert_eq!(fetch(&trusting).await.unwrap().1, "ok");

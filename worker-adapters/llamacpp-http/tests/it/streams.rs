@@ -311,6 +311,22 @@ async fn connections_are_kept_between_tasks() {
     engine.await.expect("one connection served all");
 }
 
+/// The last event ends a task, also when the engine forgets to end its response.
+#[tokio::test]
+async fn a_response_that_stays_open_does_not_hold_up_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("an endpoint");
+    let engine = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let response = transcript("completion_stream");
+        stream.write_all(&response[..end_of_last_event(&response)]).await.expect("a write");
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let adapter = LlamaCpp::new(&LlamaCppConfig::new(endpoint)).expect("an adapter");
+    assert_eq!(run(&adapter, &prompt()).await.1, Ok(()));
+    engine.await.expect("the connection was closed, not kept");
+}
+
 /// Embeddings and scores come in the order of the inputs, whatever the engine's.
 #[tokio::test]
 async fn vectors_and_scores() {
