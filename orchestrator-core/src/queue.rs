@@ -168,7 +168,7 @@ impl<T: Clone + Eq + Hash> BoundedQueue<T> {
         self.places.is_empty()
     }
 
-    /// Most entries that a newcomer may find and still be taken without anyone losing a place, plus one.
+    /// The limit on waiting entries of both classes together.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity

@@ -1,7 +1,7 @@
 //! The one mutable structure: pools, their queues, their leases, and every task that has not ended.
 //!
 //! The daemon keeps it under a mutex, tells it what happened, and carries out what it answers. Every choice of a pool goes
-//! through [`policy::decide`]. After anything that can make work startable (`admit`, `finish`, `requeue`, `update_pool`,
+//! through [`decide`](crate::policy::decide). After anything that can make work startable (`admit`, `finish`, `requeue`, `update_pool`,
 //! `drain`, `undrain`) the daemon calls [`Scheduler::next_dispatch`] until it gives `None`; a list of pools that may have
 //! become able to start something keeps that cheap.
 
