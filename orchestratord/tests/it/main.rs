@@ -6,6 +6,7 @@ mod cancel;
 mod contract;
 mod faults;
 mod harness;
+mod real_engine;
 mod sessions;
 mod shutdown;
 mod start;
