@@ -178,6 +178,28 @@ impl Metrics {
         }
     }
 
+    /// The series of a pool whose engine has not told its version: readiness and leases are exported, everything else waits
+    /// for the label.
+    pub fn unversioned_pool(&self, engine: Engine, pool: &str) -> PoolSeries {
+        let only = PoolOnly { pool_id: pool.into() };
+        PoolSeries {
+            engine,
+            by_class: std::array::from_fn(|_| ClassSeries {
+                enqueued: Counter::default(),
+                started: Counter::default(),
+                queue_depth: Gauge::default(),
+                first_token: Histogram::new(FIRST_TOKEN_BUCKETS_MS),
+                decode: Histogram::new(DECODE_BUCKETS_MS),
+            }),
+            canceled: Default::default(),
+            tokens_in: Counter::default(),
+            tokens_out: Counter::default(),
+            drops: Default::default(),
+            ready: self.pool_ready.get_or_create_owned(&only),
+            leases: self.active_leases.get_or_create_owned(&only),
+        }
+    }
+
     /// Looks up a pool's series; call again when its engine's version changes.
     pub fn pool(&self, engine: Engine, version: &str, pool: &str, replica: &str) -> PoolSeries {
         let (engine_version, pool_id, replica_id): (Text, Text, Text) = (version.into(), pool.into(), replica.into());

@@ -15,7 +15,7 @@ use crate::task::{EndedTask, Ending, Task};
 pub fn admitted(task: &Task) {
     let born = task.born();
     let (request, admission, placement) = (&born.request, &born.admission, &born.placement);
-    let human = format_args!("admits a {} task with {} ahead of it", request.priority, admission.queue_position);
+    let human = format_args!("admits the {} task with {} ahead of it", request.priority, admission.queue_position);
     narrate(
         Level::INFO,
         &Narration {

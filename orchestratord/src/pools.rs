@@ -21,9 +21,6 @@ use crate::narrate;
 
 pub use probe::{probe, watch};
 
-/// Label of series whose engine has not told its version yet.
-const UNKNOWN_VERSION: &str = "unknown";
-
 /// All pools, in configuration order.
 pub struct Pools {
     in_order: Vec<Arc<Pool>>,
@@ -88,7 +85,7 @@ impl Pools {
 impl Pool {
     fn new(config: &PoolConfig, metrics: &Metrics) -> Self {
         let replica_id = ReplicaId::from("r0");
-        let series = metrics.pool(config.engine, UNKNOWN_VERSION, config.id.as_str(), replica_id.as_str());
+        let series = metrics.unversioned_pool(config.engine, config.id.as_str());
         Self {
             id: config.id.clone(),
             replica_id,

@@ -79,7 +79,9 @@ impl Pool {
         let news = known.last_error != error;
         known.last_error = error;
         if health.ready && !was_ready {
-            let version = known.version.clone().unwrap_or_else(|| super::UNKNOWN_VERSION.into());
+            let version = known.version.clone().expect("a ready engine has told its version");
+            // What waits is counted under the new version from now on.
+            known.series.gauges(true, 0, |_| 0);
             known.series = app.metrics.pool(self.config.engine, &version, self.id.as_str(), self.replica_id.as_str());
             narrate::pool_ready(self, &version);
         } else if news && let Some(error) = &known.last_error {

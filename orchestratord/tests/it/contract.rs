@@ -106,3 +106,42 @@ async fn the_contract_is_served() {
     assert_eq!(document["info"]["version"], "1.0.0");
     assert!(document["paths"]["/v1/tasks"]["post"].is_object());
 }
+
+/// ORCH-3027, ORCH-3300, OC-CTRL-2050.2, LO-OBS-01, LO-ERR-01: the log tells a task's story in JSON lines that its correlation
+/// id ties together, with the fields of the contract, and without its prompt or output.
+#[tokio::test]
+async fn the_log_tells_the_story_of_a_task() {
+    let engine = start_engine(&[]);
+    let daemon = Daemon::before(&engine, "").await;
+    let secret = "the prompt nobody may log";
+    let submit = daemon.http().post(daemon.url("/v1/tasks")).header("accept", "text/event-stream");
+    let answer = submit.header("x-correlation-id", "story-1").json(&task(secret, 3)).send().await.expect("an answer");
+    let stream = answer.text().await.expect("text");
+    let lines = eventually("the story is complete", || {
+        let log = daemon.log();
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        lines.iter().any(|line| line["action"] == "stream_end").then_some(lines)
+    })
+    .await;
+    let line = |action: &str| {
+        let found = lines.iter().find(|line| line["action"] == action && line["correlation_id"] == "story-1");
+        found.unwrap_or_else(|| panic!("no line for {action}"))
+    };
+    let expected: [(&str, &[&str]); 4] = [
+        ("admit", &["job_id", "session_id", "engine", "pool_id", "queue_position", "predicted_start_ms", "identity"]),
+        ("place", &["decision_reason", "candidates_considered", "filters_applied", "tie_breakers_applied", "pinned"]),
+        ("stream_start", &["job_id", "pool_id", "replica_id", "queue_time_ms"]),
+        ("stream_end", &["engine_version", "tokens_in", "tokens_out", "decode_time_ms", "queue_time_ms", "model_id"]),
+    ];
+    for (action, fields) in expected {
+        let line = line(action);
+        assert!(line["human"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{line}");
+        for field in fields {
+            assert!(!line[*field].is_null(), "{action} tells {field}: {line}");
+        }
+    }
+    assert_eq!(line("admit")["identity"], "localhost");
+    let first_word = stream.split("{\"t\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token");
+    let log = daemon.log();
+    assert!(!log.contains(secret) && (first_word.trim().len() < 4 || !log.contains(first_word)));
+}

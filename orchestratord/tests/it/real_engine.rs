@@ -143,7 +143,7 @@ async fn a_prompt_that_does_not_fit_is_refused() {
     let events = daemon.run(&request(&"word ".repeat(6000), 8, 1)).await.rest().await;
     let last = events.last().expect("frames");
     assert_eq!((last.name.as_str(), &last.data["code"]), ("error", &json!("INVALID_PARAMS")), "{}", last.data);
-    assert_eq!(tokens(&daemon, &request("Still alive:", 2, 1)).await.is_empty(), false);
+    assert!(!tokens(&daemon, &request("Still alive:", 2, 1)).await.is_empty());
 }
 
 /// ADAPT-3101: a chat is rendered by the model's own template.

@@ -1,4 +1,5 @@
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Daemon, id, names, start_engine, task, text, with};
 
@@ -137,4 +138,20 @@ async fn a_task_can_be_looked_at() {
     assert_eq!(done["placement"]["selected_pool_id"], "gpu0");
     let list = daemon.json("/v1/tasks?limit=1").await;
     assert_eq!(list["tasks"][0]["task_id"], second["task_id"], "the newest first");
+}
+
+/// SSE-1004: a reader that takes nothing costs nobody else a token, and the engine is not slowed.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_holds_nobody_up() {
+    let engine = start_engine(&["--ctx", "100000"]);
+    let daemon = Daemon::before(&engine, "").await;
+    let task = with(task("Talk for a long time.", 60_000), "ctx", json!(100_000));
+    assert_eq!(daemon.post("/v1/tasks", &task).await.status(), 202);
+    let mut idle = tokio::net::TcpStream::connect(daemon.addr()).await.expect("a connection");
+    let request = format!("GET /v1/tasks/{}/stream HTTP/1.1\r\nhost: localhost\r\n\r\n", id(&task));
+    idle.write_all(request.as_bytes()).await.expect("sent");
+    let events = daemon.follow(id(&task), None).await.rest().await;
+    let last = events.last().expect("frames");
+    assert_eq!((last.name.as_str(), &last.data["tokens_out"]), ("end", &json!(60_000)));
+    drop(idle);
 }
