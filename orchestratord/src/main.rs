@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
+use api_types::API_VERSION;
 use clap::Parser;
 use config_schema::{Config, ConfigError, Loaded, LogFormat, Overrides, ProcessEnvironment, Sources};
 use narration_core::{Format, LogConfig};
@@ -11,7 +13,7 @@ use orchestratord::daemon;
 
 /// The orchestrator daemon: one front door for the LLM engines of a GPU workstation.
 #[derive(Parser)]
-#[command(name = "orchestratord", version = VERSION, after_help = HELP)]
+#[command(name = "orchestratord", version = VERSION.as_str(), after_help = HELP)]
 struct Flags {
     /// Configuration file, TOML or YAML. Default: $LLAMA_ORCH_CONFIG, ./llama-orch.toml, ~/.config/llama-orch/config.toml
     #[arg(long, value_name = "FILE")]
@@ -33,7 +35,7 @@ struct Flags {
     check_config: bool,
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (API 1.0.0)");
+static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} (API {API_VERSION})", env!("CARGO_PKG_VERSION")));
 
 const HELP: &str = "\
 Environment: LLAMA_ORCH_CONFIG, ORCHD_ADDR (alias BIND_ADDR), AUTH_TOKEN or AUTH_TOKEN_FILE, AUTH_OPTIONAL, TRUST_PROXY_AUTH,

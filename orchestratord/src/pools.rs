@@ -3,6 +3,7 @@
 mod probe;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_api::{WorkerAdapter, WorkerProps};
@@ -110,7 +111,7 @@ impl Pool {
     pub fn adapter(&self, engine_key: Option<&BearerToken>) -> Result<Arc<dyn WorkerAdapter>, String> {
         let source = self.config.engine_source().map_err(|missing| missing.to_string())?;
         match (self.config.engine, source) {
-            (Engine::Llamacpp, EngineSource::External(external)) => llamacpp(external, engine_key),
+            (Engine::Llamacpp, EngineSource::External(external)) => llamacpp(external, engine_key, self.config.slots),
             (Engine::Mock, EngineSource::Simulated) => Ok(Arc::new(Mock::new(Simulation::new(self.simulation())))),
             (engine, EngineSource::External(_) | EngineSource::Simulated) => {
                 Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
@@ -215,7 +216,7 @@ impl Pool {
         mock::Config {
             model: self.config.model.clone(),
             slots: self.config.slots,
-            ctx: self.config.ctx.map_or(defaults.ctx, std::num::NonZeroU32::get),
+            ctx: self.config.ctx.map_or(defaults.ctx, NonZeroU32::get),
             ..defaults
         }
     }
@@ -256,10 +257,16 @@ impl Pool {
     }
 }
 
-fn llamacpp(external: &External, engine_key: Option<&BearerToken>) -> Result<Arc<dyn WorkerAdapter>, String> {
+fn llamacpp(
+    external: &External,
+    engine_key: Option<&BearerToken>,
+    slots: NonZeroU32,
+) -> Result<Arc<dyn WorkerAdapter>, String> {
     let endpoint = external.url.as_str().parse().map_err(|error| format!("{error}"))?;
     let api_key = engine_key.map(|key| Secret::from(key.expose()));
-    let adapter = LlamaCpp::new(&LlamaCppConfig { api_key, ..LlamaCppConfig::new(endpoint) });
+    // The server keeps a thread for each slot and two more; a kept connection occupies one of them.
+    let max_idle = slots.get() as usize;
+    let adapter = LlamaCpp::new(&LlamaCppConfig { api_key, max_idle, ..LlamaCppConfig::new(endpoint) });
     adapter.map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>).map_err(|error| error.to_string())
 }
 

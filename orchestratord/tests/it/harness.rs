@@ -18,9 +18,19 @@ pub(crate) fn start_engine(flags: &[&str]) -> MockEngineProcess {
     MockEngineProcess::start(flags).expect("mock-engine starts")
 }
 
+/// A process that does not outlive its test, however that ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running daemon; killed when dropped.
 pub(crate) struct Daemon {
-    child: Child,
+    child: Killed,
     addr: SocketAddr,
     dir: TempDir,
     http: reqwest::Client,
@@ -35,10 +45,10 @@ impl Daemon {
     /// [`Daemon::start`] with environment variables.
     pub(crate) async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut child = command(&dir, config, environment).spawn().expect("orchestratord starts");
+        let mut child = Killed(command(&dir, config, environment).spawn().expect("orchestratord starts"));
         let port_file = dir.path().join("port");
         let addr = eventually("the daemon listens", || {
-            if let Some(status) = child.try_wait().expect("the child can be waited for") {
+            if let Some(status) = child.0.try_wait().expect("the child can be waited for") {
                 panic!("orchestratord ended with {status}:\n{}", log(&dir));
             }
             let text = std::fs::read_to_string(&port_file).ok()?;
@@ -69,7 +79,7 @@ impl Daemon {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -131,15 +141,13 @@ impl Daemon {
 
     /// Waits for the process to end by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let child = &mut self.child;
+        let child = &mut self.child.0;
         eventually("the daemon ends", || child.try_wait().expect("the child can be waited for")).await
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- log of orchestratord ---\n{}", self.log());
         }
@@ -149,10 +157,11 @@ impl Drop for Daemon {
 /// Runs a daemon that is expected to give up at once; its exit code and what it said.
 pub(crate) async fn refused(config: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut child = command(&dir, config, environment).stderr(Stdio::piped()).spawn().expect("orchestratord starts");
-    let status = eventually("the daemon gives up", || child.try_wait().expect("the child can be waited for")).await;
+    let spawned = command(&dir, config, environment).stderr(Stdio::piped()).spawn();
+    let mut child = Killed(spawned.expect("orchestratord starts"));
+    let status = eventually("the daemon gives up", || child.0.try_wait().expect("the child can be waited for")).await;
     let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+    child.0.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
     (status.code(), said)
 }
 

@@ -55,3 +55,12 @@ async fn a_managed_pool_says_what_is_missing() {
     assert_eq!(health["ready"], false);
     assert!(health["last_error"].as_str().is_some_and(|error| error.contains("external")), "{health}");
 }
+
+/// `--version` names the interface's version too.
+#[test]
+fn the_version_names_the_interface() {
+    let said =
+        std::process::Command::new(env!("CARGO_BIN_EXE_orchestratord")).arg("--version").output().expect("it runs");
+    let expected = format!("orchestratord {} (API {})\n", env!("CARGO_PKG_VERSION"), api_types::API_VERSION);
+    assert_eq!(String::from_utf8_lossy(&said.stdout), expected);
+}

@@ -1,4 +1,4 @@
-//! The adapter against a running llama.cpp server that generates: `LLAMACPP_URL=http://127.0.0.1:8080`. Without it these
+//! The adapter against a running llama.cpp server that generates: `LLAMA_ORCH_REAL_ENGINE=http://127.0.0.1:8080`. Without it these
 //! tests say that they were skipped, or fail when `REQUIRE_REAL_LLAMA=1`.
 
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::replay::{chat, job, prompt, run};
 
 fn engine() -> Option<LlamaCpp> {
-    let Ok(url) = std::env::var("LLAMACPP_URL") else {
+    let Ok(url) = std::env::var("LLAMA_ORCH_REAL_ENGINE") else {
         let required = std::env::var("REQUIRE_REAL_LLAMA").is_ok_and(|value| value == "1");
-        assert!(!required, "REQUIRE_REAL_LLAMA=1 needs LLAMACPP_URL");
-        eprintln!("skipped: LLAMACPP_URL is not set");
+        assert!(!required, "REQUIRE_REAL_LLAMA=1 needs LLAMA_ORCH_REAL_ENGINE");
+        eprintln!("skipped: LLAMA_ORCH_REAL_ENGINE is not set");
         return None;
     };
     let config = LlamaCppConfig::new(url.parse().expect("an endpoint"));
