@@ -5,7 +5,8 @@ use utoipa::ToSchema;
 
 use crate::error::ErrorEnvelope;
 use crate::ids::{SessionId, TaskId};
-use crate::vocabulary::{Engine, Priority, Workload, words};
+use crate::vocabulary::{Engine, Priority, Workload};
+use crate::words::wire_words;
 
 /// Answer to an admitted task. Numbers that are not known yet are 0 or null, never absent (OC-CTRL-2050.1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -26,7 +27,7 @@ pub struct AdmissionResponse {
     pub backoff_ms: i64,
 }
 
-words! {
+wire_words! {
     /// Where a task is in its life. `queued → dispatched → streaming →` one of the four ends.
     TaskState {
         /// Waiting for a slot.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::vocabulary::{Engine, words};
+use crate::vocabulary::Engine;
+use crate::words::wire_words;
 
-words! {
+wire_words! {
     /// Stable error code, on the wire in error bodies and in `error` frames (LO-ERR-02, LO-ERR-07).
     ErrorKind {
         /// Malformed body, context or token limit exceeded, bad placement override.
@@ -76,7 +77,7 @@ impl ErrorKind {
     }
 }
 
-words! {
+wire_words! {
     /// Which policy refused or ended a task (LO-ERR-08).
     PolicyLabel {
         /// The queue is full and refuses newcomers.

@@ -17,6 +17,7 @@ pub mod sse;
 pub mod strict;
 pub mod task;
 pub mod vocabulary;
+mod words;
 pub mod worker;
 
 pub use admission::{AdmissionResponse, PlacementRecord, TaskList, TaskState, TaskSummary};

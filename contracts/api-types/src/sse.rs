@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ErrorKind;
-use crate::vocabulary::{Engine, words};
+use crate::vocabulary::Engine;
+use crate::words::wire_words;
 
-words! {
+wire_words! {
     /// Name of an event on the wire.
     EventName {
         /// First event of every stream.
@@ -28,7 +29,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// What a token belongs to; absent on the wire means `content`.
     Channel {
         /// The answer.
@@ -40,7 +41,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// What a task is doing when a `metrics` frame is written.
     Phase {
         /// Waiting for a slot.
@@ -207,7 +208,7 @@ pub struct EndFrame {
     pub finish_reason: Option<FinishReason>,
 }
 
-words! {
+wire_words! {
     /// Why the engine stopped, when it stopped as meant.
     FinishReason {
         /// The model was done, or a stop text came.

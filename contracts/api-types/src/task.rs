@@ -5,7 +5,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::ids::{SessionId, TaskId};
-use crate::vocabulary::{DeterminismLevel, Engine, KvHint, OutputMode, Priority, Workload, words};
+use crate::vocabulary::{DeterminismLevel, Engine, KvHint, OutputMode, Priority, Workload};
+use crate::words::wire_words;
 
 /// Body of `POST /v1/tasks` (LO-API-20). Unknown fields are refused. Exactly one of `prompt`, `messages` and `inputs` is
 /// given: text to continue, a chat rendered by the engine's own template, or the inputs of an embedding or rerank task.
@@ -136,7 +137,7 @@ pub struct Sampling {
     pub stop: Option<Vec<String>>,
 }
 
-words! {
+wire_words! {
     /// How `placement` constrains the choice of pool.
     PlacementMode {
         /// Only `pin_pool_id`.

@@ -3,37 +3,9 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
-        pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+
-        }
+use crate::words::wire_words;
 
-        impl $name {
-            /// Every member, in declaration order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word on the wire and in metrics labels.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word),+
-                }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-pub(crate) use words;
-
-words! {
+wire_words! {
     /// The kind of engine behind a pool.
     Engine {
         /// llama.cpp's HTTP server.
@@ -51,7 +23,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// What a task asks of the model.
     Workload {
         /// Generate text.
@@ -63,7 +35,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// Whether equal requests must give equal bytes.
     DeterminismLevel {
         /// Byte-identical on one replica: one slot, no prompt cache.
@@ -73,7 +45,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// Queue class. A waiting interactive task always starts before a waiting batch task.
     Priority {
         /// Somebody is watching.
@@ -83,7 +55,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// Whether the engine's prompt cache may be used.
     KvHint {
         /// Caching and session affinity are welcome (the default).
@@ -93,7 +65,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// What an artifact holds.
     ArtifactKind {
         /// A plan of work.
@@ -109,7 +81,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// Lifecycle of a catalog model.
     ModelLifecycle {
         /// New tasks may use it.
@@ -119,7 +91,7 @@ words! {
     }
 }
 
-words! {
+wire_words! {
     /// How missing signatures and SBOMs are treated.
     TrustMode {
         /// They are refused.

@@ -22,7 +22,6 @@ mod server;
 mod storage;
 mod stream;
 mod validate;
-mod words;
 
 pub use auth_min::BearerToken;
 pub use checked::{Checksum, DownloadUrl, EngineUrl, RepoUrl, Unfit};

@@ -3,10 +3,9 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use api_types::words;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::words::words;
 
 /// `[sessions]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +60,7 @@ pub struct Policy {
 
 words! {
     /// Where the daemon may connect to.
-    #[derive(Default)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     OutboundMode {
         /// Nowhere but to its engines.
         Deny = "deny",

@@ -3,12 +3,11 @@
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use api_types::{DeterminismLevel, Engine, PoolId, Priority};
+use api_types::{DeterminismLevel, Engine, PoolId, Priority, words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::provisioning::{EngineSource, MissingTable, Provisioning, ProvisioningMode};
-use crate::words::words;
 
 /// One pool: an engine with one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -141,7 +140,7 @@ fn yes() -> bool {
 
 words! {
     /// When a pool's model is loaded.
-    #[derive(Default)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     Activation {
         /// At start.
         #[default]
@@ -153,7 +152,7 @@ words! {
 
 words! {
     /// What a full queue does.
-    #[derive(Default)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     FullPolicy {
         /// Refuses the newcomer.
         #[default]

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use api_types::words;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::checked::{Checksum, EngineUrl, RepoUrl};
-use crate::words::words;
 
 words! {
     /// How an engine comes to be.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     ProvisioningMode {
         /// An operator runs it; nothing is provisioned.
         External = "external",

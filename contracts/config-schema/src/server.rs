@@ -5,10 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api_types::words;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::words::words;
 
 /// `[server]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -70,7 +69,7 @@ impl Server {
 
 words! {
     /// How log lines look.
-    #[derive(Default)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     LogFormat {
         /// `pretty` on a terminal, `json` otherwise.
         #[default]

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api_types::TrustMode;
+use api_types::{TrustMode, words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::words::words;
-
 words! {
     /// How the model index is kept.
-    #[derive(Default)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     CatalogIndex {
         /// JSON files.
         #[default]
@@ -62,7 +60,7 @@ pub struct TrustPolicy {
 
 words! {
     /// Where artifacts are kept.
-    #[derive(Default)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     ArtifactBackend {
         /// In files.
         #[default]

@@ -1,6 +1,6 @@
 //! What a decision says.
 
-use api_types::{PlacementRecord, PoolId};
+use api_types::{PlacementRecord, PoolId, words};
 use serde::{Deserialize, Serialize};
 
 /// Most exclusions a log lists; the rest is counted.
@@ -72,41 +72,13 @@ pub struct Exclusion {
     pub reason: NoCapacityReason,
 }
 
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant),+
-        }
-
-        impl $name {
-            /// Every member, in the order in which they act.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word in logs, records and metrics.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word),+
-                }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-
-named! {
+words! {
     /// Why a pool is not feasible, and why a job has nowhere to go: one closed list (LO-PLC-03), extended by what our own
     /// request fields need (`model_mismatch`, `avoided`, `not_preferred`, `sampler_profile_mismatch`,
     /// `determinism_mismatch`, `queue_full`). The order is that in which filters act: what a pool *is* before what the
     /// client wants of it, before what it can hold, before the state it is in. So the pool that came furthest is the one
     /// whose reason helps most.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     NoCapacityReason {
         /// There is no pool at all.
         NoPools = "no_pools",
@@ -151,8 +123,9 @@ named! {
     }
 }
 
-named! {
+words! {
     /// What decides between feasible pools, in this order (ORCH-3902).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     TieBreaker {
         /// Lowest predicted end; only when every feasible pool has hints.
         PredictedEnd = "predicted_end",
