@@ -29,5 +29,5 @@ pub use capture::{Capture, Captured, capture, capture_layer};
 pub use init::{Format, Guard, InitError, LogConfig, Output, init};
 pub use layer::LineLayer;
 pub use narration::{Actor, Narration, narrate};
-pub use redact::redact;
+pub use redact::{REDACTED, redact};
 pub use sink::{Limits, Sink};

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use tracing::field::{Field, Visit};
 
-use crate::redact::{is_secret_name, redact};
+use crate::redact::{REDACTED, is_secret_name, redact};
 
 /// Fields in the order they came. All values share one text, so that a record costs no allocation once it has grown.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Record {
         self.push(name, Kind::Text, |text| {
             let start = text.len();
             if is_secret_name(name) {
-                text.push_str("[redacted]");
+                text.push_str(REDACTED);
                 return;
             }
             write(text);

@@ -1,129 +1,132 @@
-//! Cuts a body into server-sent events, ids included (WHATWG HTML, section 9.2.6).
-//!
-//! The adapters' decoder is tuned for engines and reads past `id` lines; a client that resumes needs them.
+//! From a body's bytes to typed events: http-util's decoder, and what it found but nobody has asked for yet.
 
-use bytes::BytesMut;
+use std::collections::VecDeque;
 
-/// Longest unfinished event, in bytes; an embedding's vector is the longest one there is.
+use http_util::sse::{SseDecoder, SseError, SseEvent};
+
+use crate::stream::Frame;
+
+/// Longest event, in bytes; an embedding's vector is the longest one there is.
 const LIMIT: usize = 16 * 1024 * 1024;
 
 /// One event as it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RawEvent {
+#[derive(Debug)]
+pub(crate) struct Received {
     pub(crate) id: Option<u64>,
-    pub(crate) name: String,
-    pub(crate) data: String,
+    /// `None` when its kind is not known here; an error says what it is instead of an event of the contract.
+    pub(crate) frame: Result<Option<Frame>, String>,
 }
 
-/// An event longer than allowed, or not UTF-8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotAnEvent;
-
-/// The cutter.
-#[derive(Debug, Default)]
-pub(crate) struct EventDecoder {
-    buffer: BytesMut,
-    /// Bytes of the buffer known to hold no end of line.
-    searched: usize,
-    event: RawEvent,
-    has_data: bool,
+/// Events in the order they came, each read when its last byte is there.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    decoder: SseDecoder,
+    waiting: VecDeque<Received>,
 }
 
-impl EventDecoder {
+impl Default for EventQueue {
+    fn default() -> Self {
+        Self { decoder: SseDecoder::new(LIMIT), waiting: VecDeque::new() }
+    }
+}
+
+impl EventQueue {
+    /// Takes the next bytes of the body. What is wrong with them comes out behind the events before it.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        let Self { decoder, waiting } = self;
+        let fed = decoder.feed(bytes, |event| {
+            waiting.push_back(Received::read(event));
+            Ok::<_, SseError>(())
+        });
+        if fed.is_err() {
+            let frame = Err("an event that is too long or not UTF-8".to_owned());
+            waiting.push_back(Received { id: None, frame });
+        }
     }
 
-    /// The next whole event.
-    pub(crate) fn next(&mut self) -> Result<Option<RawEvent>, NotAnEvent> {
-        while let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let line = self.buffer.split_to(self.searched + length + 1);
-            self.searched = 0;
-            let line = std::str::from_utf8(&line[..line.len() - 1]).map_err(|_| NotAnEvent)?;
-            if let Some(event) = self.line(line.strip_suffix('\r').unwrap_or(line)) {
-                return Ok(Some(event));
-            }
-        }
-        self.searched = self.buffer.len();
-        if self.buffer.len() + self.event.data.len() > LIMIT { Err(NotAnEvent) } else { Ok(None) }
+    /// The next event.
+    pub(crate) fn pop(&mut self) -> Option<Received> {
+        self.waiting.pop_front()
     }
+}
 
-    fn line(&mut self, line: &str) -> Option<RawEvent> {
-        if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            return std::mem::take(&mut self.has_data).then_some(event);
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "id" => self.event.id = value.parse().ok(),
-            "event" => value.clone_into(&mut self.event.name),
-            "data" => {
-                if self.has_data {
-                    self.event.data.push('\n');
-                }
-                self.has_data = true;
-                self.event.data.push_str(value);
-            }
-            // Comments (heartbeats) and fields to come.
-            _ => {}
-        }
-        None
+impl Received {
+    fn read(event: SseEvent<'_>) -> Self {
+        let frame = Frame::read(event.name, event.data)
+            .map_err(|_| format!("a `{}` event that does not fit the contract", event.name));
+        Self { id: event.id.parse().ok(), frame }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{Just, Strategy, any, prop_oneof};
+    use proptest::prelude::any;
     use proptest::{collection, prop_assert_eq, proptest};
 
-    use super::{EventDecoder, RawEvent};
+    use super::EventQueue;
+    use crate::stream::Frame;
 
-    fn decode(pieces: &[&[u8]]) -> Vec<RawEvent> {
-        let mut decoder = EventDecoder::default();
-        let mut events = Vec::new();
+    /// Id and text of each token, id and complaint of what is wrong; `None` for a kind not known here.
+    type Seen = (Option<u64>, Option<Result<String, String>>);
+
+    fn decode(pieces: &[&[u8]]) -> Vec<Seen> {
+        let mut queue = EventQueue::default();
+        let mut seen = Vec::new();
         for piece in pieces {
-            decoder.feed(piece);
-            while let Some(event) = decoder.next().expect("UTF-8") {
-                events.push(event);
+            queue.feed(piece);
+            while let Some(received) = queue.pop() {
+                let text = |frame| match frame {
+                    Frame::Token(token) => token.t,
+                    other => panic!("{other:?} is no token"),
+                };
+                seen.push((received.id, received.frame.map(|frame| frame.map(text)).transpose()));
             }
         }
-        events
+        seen
     }
 
-    fn event(id: Option<u64>, name: &str, data: &str) -> RawEvent {
-        RawEvent { id, name: name.to_owned(), data: data.to_owned() }
+    fn token(id: Option<u64>, text: &str) -> Seen {
+        (id, Some(Ok(text.to_owned())))
     }
 
     /// LO-SSE-03: heartbeats are invisible; so is a field of the future and an event without data.
     #[test]
     fn reads_what_the_server_writes_and_ignores_the_rest() {
-        let text = b": keep-alive\n\nid: 0\nevent: started\ndata: {}\n\nevent: ghost\n\nid:7\r\nevent:token\r\nfuture: x\r\ndata: a\r\ndata: b\r\n\r\n";
-        assert_eq!(decode(&[text]), [event(Some(0), "started", "{}"), event(Some(7), "token", "a\nb")]);
+        let text = b": keep-alive\n\nid: 0\nevent: weather\ndata: {}\n\nevent: ghost\n\nid:7\r\nevent:token\r\nfuture: x\r\ndata: {\"t\":\"a\",\r\ndata: \"i\":0}\r\n\r\n";
+        assert_eq!(decode(&[text]), [(Some(0), None), token(Some(7), "a")]);
     }
 
-    fn any_event() -> impl Strategy<Value = RawEvent> {
-        let name = prop_oneof![Just("token".to_owned()), Just("end".to_owned())];
-        (proptest::option::of(any::<u64>()), name, "[^\r\n]{0,20}").prop_map(|(id, name, data)| RawEvent {
-            id,
-            name,
-            data,
-        })
+    /// An event that came before what is wrong is not lost, even when both came at once.
+    #[test]
+    fn what_is_wrong_waits_for_its_turn() {
+        let good = "id: 1\nevent: token\ndata: {\"t\":\"a\",\"i\":0}\n\n";
+        let misfit = (Some(2), Some(Err("a `token` event that does not fit the contract".to_owned())));
+        assert_eq!(
+            decode(&[format!("{good}id: 2\nevent: token\ndata: 5\n\n").as_bytes()]),
+            [token(Some(1), "a"), misfit]
+        );
+        let broken = (None, Some(Err("an event that is too long or not UTF-8".to_owned())));
+        assert_eq!(decode(&[&[good.as_bytes(), b"data: \xff\n\n"].concat()]), [token(Some(1), "a"), broken]);
     }
 
     proptest! {
         /// SSE-1001: events come out the same wherever the network cuts them.
         #[test]
-        fn cuts_do_not_matter(events in collection::vec(any_event(), 0..8), size in 1_usize..40) {
-            let mut text = String::new();
-            for event in &events {
-                if let Some(id) = event.id {
-                    text.push_str(&format!("id: {id}\n"));
+        fn cuts_do_not_matter(
+            events in collection::vec((proptest::option::of(any::<u64>()), any::<String>()), 0..8),
+            size in 1_usize..40,
+        ) {
+            let mut body = String::new();
+            for (id, text) in &events {
+                if let Some(id) = id {
+                    body.push_str(&format!("id: {id}\n"));
                 }
-                text.push_str(&format!("event: {}\ndata: {}\n\n", event.name, event.data));
+                let data = serde_json::json!({"t": text, "i": 0});
+                body.push_str(&format!("event: token\ndata: {data}\n\n"));
             }
-            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
-            prop_assert_eq!(decode(&pieces), events);
+            let pieces: Vec<&[u8]> = body.as_bytes().chunks(size).collect();
+            let expected: Vec<_> = events.iter().map(|(id, text)| token(*id, text)).collect();
+            prop_assert_eq!(decode(&pieces), expected);
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Client;
 use crate::call::{Call, Reply};
 use crate::error::{ClientError, correlation_id};
-use crate::events::{EventDecoder, RawEvent};
+use crate::events::EventQueue;
 
 pub(crate) const OPERATIONS: &[&str] = &["stream_task"];
 
@@ -43,6 +43,19 @@ pub struct Event {
 }
 
 impl Frame {
+    /// Reads the payload of an event of this name; `None` when the name is not known here.
+    pub(crate) fn read(name: &str, data: &str) -> serde_json::Result<Option<Self>> {
+        Ok(Some(match name {
+            "started" => Self::Started(serde_json::from_str(data)?),
+            "token" => Self::Token(serde_json::from_str(data)?),
+            "metrics" => Self::Metrics(serde_json::from_str(data)?),
+            "narration" => Self::Narration(serde_json::from_str(data)?),
+            "end" => Self::End(serde_json::from_str(data)?),
+            "error" => Self::Error(serde_json::from_str(data)?),
+            _ => return Ok(None),
+        }))
+    }
+
     /// Whether nothing follows it.
     #[must_use]
     pub fn is_last(&self) -> bool {
@@ -55,7 +68,7 @@ impl Frame {
 pub struct TaskStream {
     client: Client,
     response: Response,
-    decoder: EventDecoder,
+    events: EventQueue,
     last_event_id: Option<u64>,
     over: bool,
 }
@@ -94,33 +107,18 @@ impl TaskStream {
 
     async fn next_known(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
-            let raw = self.decoder.next().map_err(|_| self.misfit("an event that is too long or not UTF-8"))?;
-            if let Some(raw) = raw {
-                self.last_event_id = raw.id.or(self.last_event_id);
-                if let Some(frame) = self.frame(&raw)? {
-                    return Ok(Some(Event { id: raw.id, frame }));
+            if let Some(received) = self.events.pop() {
+                self.last_event_id = received.id.or(self.last_event_id);
+                match received.frame.map_err(|problem| self.misfit(&problem))? {
+                    Some(frame) => return Ok(Some(Event { id: received.id, frame })),
+                    None => continue,
                 }
-                continue;
             }
             match self.response.chunk().await.map_err(|error| self.client.transport(error))? {
-                Some(bytes) => self.decoder.feed(&bytes),
+                Some(bytes) => self.events.feed(&bytes),
                 None => return Err(ClientError::Cut { server: self.client.server().to_string() }),
             }
         }
-    }
-
-    fn frame(&self, raw: &RawEvent) -> Result<Option<Frame>, ClientError> {
-        let data = raw.data.as_str();
-        let frame = match raw.name.as_str() {
-            "started" => serde_json::from_str(data).map(Frame::Started),
-            "token" => serde_json::from_str(data).map(Frame::Token),
-            "metrics" => serde_json::from_str(data).map(Frame::Metrics),
-            "narration" => serde_json::from_str(data).map(Frame::Narration),
-            "end" => serde_json::from_str(data).map(Frame::End),
-            "error" => serde_json::from_str(data).map(Frame::Error),
-            _ => return Ok(None),
-        };
-        frame.map(Some).map_err(|_| self.misfit(&format!("a `{}` event that does not fit the contract", raw.name)))
     }
 
     fn misfit(&self, problem: &str) -> ClientError {
@@ -166,6 +164,6 @@ impl Client {
         if !is_stream {
             return Err(self.protocol("something else than a stream of events", response.headers()));
         }
-        Ok(TaskStream { client: self.clone(), response, decoder: EventDecoder::default(), last_event_id, over: false })
+        Ok(TaskStream { client: self.clone(), response, events: EventQueue::default(), last_event_id, over: false })
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::endpoint::Endpoint;
-use crate::redact::Secret;
+use crate::secret::Secret;
 
 /// How control calls are made (ORCH-3610).
 #[derive(Clone, Debug)]

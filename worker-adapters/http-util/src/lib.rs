@@ -1,15 +1,15 @@
 //! HTTP towards engines, shared by the adapters.
 //!
 //! [`stream`] is a small client for token streams, [`control`] a tuned library client for everything else; [`sse`] and
-//! [`json_text`] decode without allocating; [`retry`], [`redact`] and [`status`] hold the habits that all adapters share:
+//! [`json_text`] decode without allocating; [`retry`], [`Secret`] and [`status`] hold the habits that all adapters share:
 //! when to try again, what never to print, and how an engine's answer becomes a
 //! [`WorkerError`](adapter_api::WorkerError). No engine's wire format is known here.
 
 pub mod control;
 pub mod endpoint;
 pub mod json_text;
-pub mod redact;
 pub mod retry;
+mod secret;
 pub mod sse;
 pub mod status;
 pub mod stream;
@@ -18,5 +18,5 @@ mod test_tls;
 
 pub use control::{Control, ControlConfig, ControlError};
 pub use endpoint::{Endpoint, EndpointError};
-pub use redact::Secret;
+pub use secret::Secret;
 pub use stream::{StreamClient, StreamConfig, StreamError, StreamRequest};

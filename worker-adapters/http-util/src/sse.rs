@@ -1,8 +1,8 @@
-//! Incremental decoder of server-sent events (WHATWG HTML, section 9.2.6), for engines.
+//! Incremental decoder of server-sent events (WHATWG HTML, section 9.2.6).
 //!
 //! It takes bytes however they were cut, and hands each event out the moment its blank line is there. An event that lies
 //! whole in the input is borrowed from it; only what is cut, or has several `data` lines, goes through a buffer, and that
-//! buffer is reused. `id` and `retry` lines are read past: nothing here reconnects.
+//! buffer is reused. `retry` lines are read past: nothing here reconnects.
 
 use std::str::Utf8Error;
 
@@ -12,6 +12,8 @@ pub const DEFAULT_MAX_EVENT: usize = 1024 * 1024;
 /// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SseEvent<'a> {
+    /// Its own `id` line; empty when there is none, whatever earlier events had.
+    pub id: &'a str,
     /// Its `event` line; empty when there is none.
     pub name: &'a str,
     /// Its `data` lines, joined by line feeds.
@@ -48,6 +50,7 @@ pub struct SseDecoder {
 
 #[derive(Debug, Default)]
 struct EventBuffer {
+    id: Vec<u8>,
     name: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
@@ -140,10 +143,8 @@ impl SseDecoder {
                 }
                 self.event.push_data(value, self.limit)?;
             }
-            Field::Name(value) => {
-                self.event.name.clear();
-                self.event.name.extend_from_slice(value);
-            }
+            Field::Name(value) => replace(&mut self.event.name, value),
+            Field::Id(value) => replace(&mut self.event.id, value),
             Field::Blank => return self.dispatch(held.take(), sink),
             Field::Other => {}
         }
@@ -159,15 +160,14 @@ impl SseDecoder {
         let data = match held {
             Some(data) => data,
             None if event.has_data => &event.data,
-            // Without data there is no event; its name is forgotten.
+            // Without data there is no event; its name and id are forgotten.
             None => {
                 self.event.clear();
                 return Ok(());
             }
         };
-        let name = std::str::from_utf8(&event.name).map_err(SseError::from)?;
-        let data = std::str::from_utf8(data).map_err(SseError::from)?;
-        sink(SseEvent { name, data })?;
+        let text = |bytes| std::str::from_utf8(bytes).map_err(SseError::from);
+        sink(SseEvent { id: text(&event.id)?, name: text(&event.name)?, data: text(data)? })?;
         self.event.clear();
         Ok(())
     }
@@ -187,16 +187,23 @@ impl EventBuffer {
     }
 
     fn clear(&mut self) {
+        self.id.clear();
         self.name.clear();
         self.data.clear();
         self.has_data = false;
     }
 }
 
+fn replace(buffer: &mut Vec<u8>, value: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(value);
+}
+
 enum Field<'a> {
     Blank,
     Data(&'a [u8]),
     Name(&'a [u8]),
+    Id(&'a [u8]),
     Other,
 }
 
@@ -210,6 +217,10 @@ impl<'a> Field<'a> {
         }
         if let Some(value) = line.strip_prefix(b"event") {
             return Self::value(value).map_or(Self::Other, Self::Name);
+        }
+        if let Some(value) = line.strip_prefix(b"id") {
+            // The standard has ids with a null ignored.
+            return Self::value(value).filter(|id| !id.contains(&0)).map_or(Self::Other, Self::Id);
         }
         Self::Other
     }

@@ -5,10 +5,10 @@
 //! and numbers and drops the rest.
 
 use adapter_api::WorkerError;
+use narration_core::redact;
 use serde_json::Value;
 
 use crate::control::ControlError;
-use crate::redact::redact;
 use crate::sse::SseError;
 use crate::stream::StreamError;
 

@@ -2,32 +2,33 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Events = Vec<(String, String)>;
+/// Name, data and id of each.
+type Events = Vec<(String, String, String)>;
 
 fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Events, SseError> {
     let mut events = Events::new();
     let mut decoder = SseDecoder::new(64 * 1024);
     for piece in pieces {
         decoder.feed(piece, |event| {
-            events.push((event.name.to_owned(), event.data.to_owned()));
+            events.push((event.name.to_owned(), event.data.to_owned(), event.id.to_owned()));
             Ok::<_, SseError>(())
         })?;
     }
     Ok(events)
 }
 
-/// The standard's algorithm, word for word, on the whole text.
+/// The standard's algorithm, word for word, on the whole text; but an id is its event's alone.
 fn reference(text: &str) -> Events {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n").replace('\r', "\n");
-    let (mut events, mut name, mut data) = (Events::new(), String::new(), String::new());
+    let (mut events, mut name, mut data, mut id) = (Events::new(), String::new(), String::new(), String::new());
     let mut lines: Vec<&str> = text.split('\n').collect();
     lines.pop();
     for line in lines {
         if line.is_empty() {
             if let Some(data) = data.strip_suffix('\n') {
-                events.push((name.clone(), data.to_owned()));
+                events.push((name, data.to_owned(), id));
             }
-            (name, data) = (String::new(), String::new());
+            (name, data, id) = <_>::default();
             continue;
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -35,6 +36,7 @@ fn reference(text: &str) -> Events {
         match field {
             "data" => data = data + value + "\n",
             "event" => value.clone_into(&mut name),
+            "id" if !value.contains('\0') => value.clone_into(&mut id),
             _ => {}
         }
     }
@@ -44,19 +46,30 @@ fn reference(text: &str) -> Events {
 /// LO-WAD-10: comments, both spellings of `data`, several data lines, names, all line ends, a byte order mark.
 #[test]
 fn what_engines_send() {
-    let event = |data: &str| (String::new(), data.to_owned());
+    let named = |id: &str, name: &str, data: &str| (name.to_owned(), data.to_owned(), id.to_owned());
+    let event = |data: &str| named("", "", data);
     for (text, events) in [
         ("data: {\"a\":1}\n\ndata:{\"b\":2}\n\n", vec![event("{\"a\":1}"), event("{\"b\":2}")]),
         ("\u{feff}data: x\r\n\r\n: keep-alive\r\rdata:  y\rdata: z\r\r", vec![event("x"), event(" y\nz")]),
-        ("event: error\ndata: a\n\ndata: b\n\n", vec![("error".into(), "a".into()), event("b")]),
+        ("event: error\ndata: a\n\ndata: b\n\n", vec![named("", "error", "a"), event("b")]),
         ("event: lost\n\ndata\n\ndatum: no\n\ndata: unfinished\n", vec![event("")]),
         ("data: [DONE]\n\n", vec![event("[DONE]")]),
-        ("data: a\n: between\nid: 7\nretry: 1\n\n", vec![event("a")]),
+        ("data: a\n: between\nid: 7\nretry: 1\n\ndata: b\n\n", vec![named("7", "", "a"), event("b")]),
+        ("id: 1\n\nid: 2\ndata: a\nid:3\nid: 4\0\nidle: 5\n\n", vec![named("3", "", "a")]),
+        ("id: 2\nid\ndata: a\n\n", vec![event("a")]),
     ] {
         assert_eq!(decode([text.as_bytes()]).unwrap(), events, "{text:?}");
         assert_eq!(reference(text), events, "{text:?}");
         assert_eq!(decode(text.as_bytes().chunks(1)).unwrap(), events, "{text:?}");
     }
+}
+
+/// LO-SSE-03: heartbeats of our own server are invisible; so is a field of the future and an event without data.
+#[test]
+fn what_our_server_sends() {
+    let text = b": keep-alive\n\nid: 0\nevent: started\ndata: {}\n\nevent: ghost\n\nid:7\r\nevent:token\r\nfuture: x\r\ndata: a\r\ndata: b\r\n\r\n";
+    let event = |id: &str, name: &str, data: &str| (name.to_owned(), data.to_owned(), id.to_owned());
+    assert_eq!(decode([&text[..]]).unwrap(), [event("0", "started", "{}"), event("7", "token", "a\nb")]);
 }
 
 #[test]
@@ -67,6 +80,7 @@ fn limits_and_utf8() {
     let many_lines = b"data: 0123456789\n".repeat(8000);
     assert!(matches!(decode([&many_lines[..]]), Err(SseError::TooLarge { .. })));
     assert!(matches!(decode([&b"data: \xff\n\n"[..]]), Err(SseError::NotUtf8(_))));
+    assert!(matches!(decode([&b"id: \xff\ndata\n\n"[..]]), Err(SseError::NotUtf8(_))));
 }
 
 #[test]
@@ -91,7 +105,8 @@ fn an_event_that_lies_whole_in_the_input_is_not_copied() {
 /// ORCH-3611: buffers are reused; decoding costs no allocation once they have their size.
 #[test]
 fn the_steady_state_allocates_nothing() {
-    let event = "data: {\"content\":\" capital\",\"tokens\":[5279],\"stop\":false}\n\n".repeat(50);
+    let event =
+        "id: 41\nevent: token\ndata: {\"content\":\" capital\",\"tokens\":[5279],\"stop\":false}\n\n".repeat(50);
     let mut decoder = SseDecoder::default();
     let mut count = 0;
     let mut feed_all = |step: usize| {
@@ -114,6 +129,7 @@ fn stream_text() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         "data: ?[a-zé🦙: ]{0,12}",
         "event: ?[a-z]{0,5}",
+        "id: ?[0-9\0]{0,5}",
         ":[a-z ]{0,5}",
         "[a-z:]{0,6}",
         Just(String::new()),
@@ -127,7 +143,7 @@ fn stream_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// LO-WAD-10, ORCH-3611: any cutting of any stream gives the same events in the same order, also inside a character.
+    /// LO-WAD-10, ORCH-3611, SSE-1001: any cutting of any stream gives the same events in the same order, also inside a character.
     #[test]
     fn any_split_gives_the_same_events(text in stream_text(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
         let whole = decode([text.as_bytes()]).unwrap();

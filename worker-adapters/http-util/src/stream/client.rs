@@ -11,7 +11,7 @@ use super::pool::{self, IdleCount};
 use super::transport::Transport;
 use super::{StreamError, Tls, TlsSetupError};
 use crate::endpoint::Endpoint;
-use crate::redact::Secret;
+use crate::secret::Secret;
 
 /// How a [`StreamClient`] works.
 #[derive(Clone, Debug)]
