@@ -104,7 +104,7 @@ impl App {
                 self.scheduler().cancel(dispatch.task_id);
                 continue;
             };
-            task.home().spawn(runner::run(Arc::clone(self), Arc::clone(&task), dispatch));
+            runner::start(self, &task, dispatch);
         }
     }
 

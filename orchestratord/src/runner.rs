@@ -19,21 +19,25 @@ use crate::pools::Pool;
 use crate::task::{Ending, Task};
 use crate::transcript::Writer;
 
-/// Runs a dispatched task to its end and gives its slot back, however that comes about.
-pub async fn run(app: Arc<App>, task: Arc<Task>, dispatch: Dispatch) {
-    let lease = Lease { app: Arc::clone(&app), task: Arc::clone(&task) };
+/// Starts a dispatched task on its own runtime. What the stream says of it is written before this returns, so that a task
+/// that need not wait tells everything it knows in the first write to its client.
+pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: Dispatch) {
+    let lease = Lease { app: Arc::clone(app), task: Arc::clone(task) };
     let pool = Arc::clone(app.pools.get(dispatch.pool_id.as_str()).expect("only configured pools are scheduled"));
     let now_ms = app.clock.now_ms();
-    let version = pool.engine_version();
-    if task.dispatched(dispatch.pool_id, dispatch.replica_id, version, now_ms) {
-        let run = Run { app: &app, task: &task, pool: &pool };
-        run.announce(now_ms);
-        let ending = run.drive().await;
-        if let Some(ending) = ending {
-            app.end(&task, &ending);
-        }
+    if task.dispatched(dispatch.pool_id, dispatch.replica_id, pool.engine_version(), now_ms) {
+        Run { app, task, pool: &pool }.announce(now_ms);
+        task.home().spawn(run(lease, pool));
     }
-    drop(lease);
+}
+
+/// Runs a task to its end and gives its slot back, however that comes about.
+async fn run(lease: Lease, pool: Arc<Pool>) {
+    let Lease { app, task } = &lease;
+    let ending = Run { app, task, pool: &pool }.drive().await;
+    if let Some(ending) = ending {
+        app.end(task, &ending);
+    }
 }
 
 /// The slot of a dispatched task. Dropping it is the only way a slot becomes free again, so that no way of ending a runner
