@@ -88,9 +88,11 @@ impl Engine {
         let socket = folder.join(format!("{name}.sock"));
         let mut command = program("mock-engine", folder)?;
         command.args(["--model", name, "--slots", &args.streams.to_string()]);
-        command.args(["--token-interval-ms", &interval_ms.to_string()]).arg("--port-file").arg(&port_file);
+        command.args(["--token-interval-ms", &interval_ms.to_string()]);
         if args.unix {
             command.arg("--unix").arg(&socket);
+        } else {
+            command.arg("--port-file").arg(&port_file);
         }
         let mut process = Process::spawn(command, &folder.join(format!("{name}.log")), name)?;
         if args.unix {
