@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::http::{self, Gate};
 use crate::narrate;
 use crate::pools;
+use crate::unsupported;
 
 /// Gap between two rounds of forgetting finished tasks and expired sessions.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -37,10 +38,15 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let server = &loaded.config.server;
     check_bind(server.bind, loaded.token.is_some())?;
     let authenticator = Authenticator::new(loaded.token.as_ref(), server.auth_optional, server.trust_proxy_auth);
-    if server.tls_cert.is_some() || server.tls_key.is_some() {
+    let refused = unsupported::refused(&loaded.config);
+    if !refused.is_empty() {
         bail!(
-            "this version does not serve TLS yet; remove server.tls_cert and server.tls_key and put a reverse proxy in front"
+            "this version cannot do yet what the configuration asks for; remove these settings:\n  {}",
+            refused.join("\n  ")
         );
+    }
+    for setting in unsupported::ignored(&loaded.config) {
+        narrate::ignored(setting);
     }
     let listener = http::bind(server.bind).with_context(|| cannot_listen(server.bind))?;
     let threads = match server.threads {

@@ -17,3 +17,4 @@ pub mod runner;
 pub mod store;
 pub mod task;
 pub mod transcript;
+pub mod unsupported;

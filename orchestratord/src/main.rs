@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let loaded = match load(flags) {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("orchestratord: {error}");
+            eprintln!("orchestratord: {:#}", anyhow::Error::from(error));
             return ExitCode::from(EXIT_CONFIG);
         }
     };

@@ -127,6 +127,12 @@ pub fn pool_unready(pool: &Pool, reason: &str) {
     narrate(Level::WARN, &about_pool(pool, Narration::new(Actor::PoolManager, "unready", human)));
 }
 
+/// A setting has no effect in this version.
+pub fn ignored(setting: &str) {
+    let human = format_args!("{setting} has no effect in this version");
+    narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "load_config", human));
+}
+
 /// The daemon listens.
 pub fn listening(addr: SocketAddr, pools: usize, config: &str) {
     info!(

@@ -140,9 +140,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) pool: Option<String>,
 
-    /// Most tokens to generate.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) max_tokens: i32,
+    /// Most tokens to generate; without it 512, or what the pool allows where that is less.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) max_tokens: Option<i32>,
 
     /// Context the task needs, prompt and output together, in tokens; without it what the pool allows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]

@@ -8,6 +8,8 @@ use crate::failure::Failure;
 
 /// Context asked for when neither the command line nor the server names one.
 const FALLBACK_CTX: i32 = 4096;
+/// Tokens asked for when the command line names no number.
+const DEFAULT_MAX_TOKENS: i32 = 512;
 
 /// Which model, and within which limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +40,8 @@ pub(super) fn choose(capabilities: &Capabilities, args: &RunArgs) -> Result<Targ
         model: args.model.clone().or_else(|| pool?.model_ref.clone()).unwrap_or_default(),
         engine: args.engine.or_else(|| Some(pool?.engine)).unwrap_or(Engine::Llamacpp),
         ctx,
-        max_tokens: args.max_tokens.min(most),
+        // A number that was asked for is not lowered in silence: the server refuses it and says by how much it is too large.
+        max_tokens: args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(most)),
     })
 }
 
@@ -118,6 +121,11 @@ mod tests {
         let one = [("a", "m", "llamacpp", 300, true)];
         assert_eq!(chosen(&one, &[]), Ok(target("m", Engine::Llamacpp, 300, 299)));
         assert_eq!(chosen(&one, &["--ctx", "64", "--max-tokens", "9"]), Ok(target("m", Engine::Llamacpp, 64, 9)));
+        assert_eq!(
+            chosen(&one, &["--max-tokens", "999"]),
+            Ok(target("m", Engine::Llamacpp, 300, 999)),
+            "for the server"
+        );
 
         let two = [("a", "m", "llamacpp", 300, true), ("b", "n", "vllm", 8000, true)];
         assert!(chosen(&two, &[]).expect_err("ambiguous").contains("m (llamacpp), n (vllm)"));

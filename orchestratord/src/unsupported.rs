@@ -1,0 +1,44 @@
+//! Settings that the configuration file knows and this version does not carry out yet. None of them is passed over in silence:
+//! a limit or a protection that would not hold keeps the daemon from starting, a comfort that is missing is a warning.
+
+use config_schema::{Activation, Config};
+
+/// Settings without which the operator's wish would be broken.
+pub fn refused(config: &Config) -> Vec<&'static str> {
+    let server = &config.server;
+    let sessions = &config.sessions;
+    let limits = || config.pools.iter().flat_map(|pool| &pool.admission.priorities);
+    let wishes = [
+        (server.tls_cert.is_some() || server.tls_key.is_some(), "server.tls_cert, server.tls_key: TLS"),
+        (sessions.tokens_budget.is_some(), "sessions.tokens_budget: token budgets"),
+        (sessions.time_budget_ms.is_some(), "sessions.time_budget_ms: time budgets"),
+        (sessions.cost_budget.is_some(), "sessions.cost_budget: cost budgets"),
+        (
+            limits().any(|limit| limit.rate_limit_rps.is_some()),
+            "pools.admission.priorities.rate_limit_rps: rate limits",
+        ),
+        (
+            limits().any(|limit| limit.queue_capacity.is_some()),
+            "pools.admission.priorities.queue_capacity: class capacities",
+        ),
+    ];
+    named(&wishes)
+}
+
+/// Settings that have no effect and do no harm.
+pub fn ignored(config: &Config) -> Vec<&'static str> {
+    let stream = &config.stream;
+    let on_demand = config.pools.iter().any(|pool| pool.activation == Activation::OnDemand);
+    let wishes = [
+        (!config.server.cors_origins.is_empty(), "server.cors_origins"),
+        (stream.microbatch_ms > 0, "stream.microbatch_ms"),
+        (stream.heartbeat_ms > 0, "stream.heartbeat_ms"),
+        (stream.narration_period_ms > 0, "stream.narration_period_ms"),
+        (on_demand, "pools.activation = \"on_demand\""),
+    ];
+    named(&wishes)
+}
+
+fn named(wishes: &[(bool, &'static str)]) -> Vec<&'static str> {
+    wishes.iter().filter(|(wished, _)| *wished).map(|(_, name)| *name).collect()
+}
