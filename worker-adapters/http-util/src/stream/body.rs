@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::chunked::ChunkedDecoder;
 use super::connection::Connection;
 use super::head::Framing;
-use super::{Shared, StreamError, pool};
+use super::{Shared, StreamError};
 use std::sync::Arc;
 
 /// Whether more of a body is to come.
@@ -133,7 +133,7 @@ impl Body {
             && connection.unread().is_empty()
         {
             let config = &self.client.config;
-            pool::put(&self.client.idle, config.max_idle, config.idle_lifetime, connection);
+            self.client.idle.put(config.max_idle, config.idle_lifetime, connection);
         }
     }
 

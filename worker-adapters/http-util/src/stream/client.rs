@@ -1,13 +1,12 @@
 //! Sending requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::body::Body;
 use super::connection::{Connection, ExchangeError};
 use super::head::Head;
-use super::pool::{self, IdleCount};
+use super::pool::IdlePool;
 use super::transport::Transport;
 use super::{StreamError, Tls, TlsSetupError};
 use crate::endpoint::Endpoint;
@@ -92,7 +91,7 @@ pub(super) struct Shared {
     endpoint: Endpoint,
     pub(super) config: StreamConfig,
     tls: Option<Tls>,
-    pub(super) idle: IdleCount,
+    pub(super) idle: IdlePool,
 }
 
 impl StreamClient {
@@ -102,14 +101,13 @@ impl StreamClient {
     /// When the certificates to trust cannot be used.
     pub fn new(endpoint: Endpoint, config: StreamConfig) -> Result<Self, TlsSetupError> {
         let tls = if endpoint.is_tls() { Some(Tls::new(&endpoint, config.ca_pem.as_deref())?) } else { None };
-        let idle = Arc::new(AtomicUsize::new(0));
-        Ok(Self { shared: Arc::new(Shared { endpoint, config, tls, idle }) })
+        Ok(Self { shared: Arc::new(Shared { endpoint, config, tls, idle: IdlePool::default() }) })
     }
 
     /// Number of idle connections kept, over all threads.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.shared.idle.load(Ordering::Relaxed)
+        self.shared.idle.len()
     }
 
     /// Sends a request and waits for the response's head, whatever its status. A request on a reused connection that was
@@ -126,7 +124,7 @@ impl StreamClient {
     }
 
     async fn exchange(&self, head: &[u8], body: &[u8]) -> Result<StreamResponse, StreamError> {
-        if let Some(connection) = pool::take(&self.shared.idle) {
+        if let Some(connection) = self.shared.idle.take() {
             match self.exchange_on(connection, head, body).await {
                 Err(ExchangeError { silent: true, .. }) => {
                     tracing::debug!("idle engine connection was closed, sending again on a fresh one");

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::StreamError;
 use super::head::{self, Head};
-use super::transport::Transport;
+use super::transport::{ParkedTransport, Transport};
 
 /// Largest response head.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -20,6 +20,20 @@ pub(super) struct Connection {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+}
+
+/// An idle connection with its read buffer, which is empty.
+#[derive(Debug)]
+pub(super) struct Parked {
+    transport: ParkedTransport,
+    buffer: Box<[u8]>,
+}
+
+impl Parked {
+    /// Makes it fit for use on the current runtime; `None` when it shows a sign of its end.
+    pub(super) fn unpark(self) -> Option<Connection> {
+        Some(Connection { transport: self.transport.unpark()?, buffer: self.buffer, start: 0, end: 0 })
+    }
 }
 
 /// Failure of a request, with the one fact that decides whether it may be sent again elsewhere.
@@ -34,8 +48,9 @@ impl Connection {
         Self { transport, buffer: vec![0; buffer_size.clamp(1024, MAX_HEAD)].into_boxed_slice(), start: 0, end: 0 }
     }
 
-    pub(super) fn looks_alive(&self) -> bool {
-        self.transport.looks_alive()
+    /// Makes it fit to lie idle; `None` when the system will not have it, and then it is closed.
+    pub(super) fn park(self) -> Option<Parked> {
+        Some(Parked { transport: self.transport.park()?, buffer: self.buffer })
     }
 
     /// Bytes read and not used yet.

@@ -1,7 +1,6 @@
 //! The client against a scripted peer on a real socket.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -161,9 +160,7 @@ async fn connections_are_reused_after_a_clean_end() {
         fetch(&client).await.unwrap();
         assert_eq!(client.idle_connections(), 1);
     }
-    // Another client has a limit, and connections, of its own.
-    assert_eq!(super::pool::take(&Arc::default()).map(drop), None);
-    drop(super::pool::take(&client.shared.idle));
+    drop(client.shared.idle.take());
     assert_eq!((client.idle_connections(), serving.await.unwrap()[0].len()), (0, 3));
 
     let closing = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
@@ -177,6 +174,21 @@ async fn connections_are_reused_after_a_clean_end() {
     }
 }
 
+/// An idle connection serves the next request on whatever runtime that runs.
+#[test]
+fn connections_are_reused_across_runtimes() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (serving, first, second) = (runtime(), runtime(), runtime());
+    let (endpoint, served) = serving.block_on(peer(vec![script(&[OK, OK, OK], Then::WaitForClose)]));
+    let client = client(&endpoint);
+    let peer = std::thread::spawn(move || serving.block_on(served).unwrap());
+    for runtime in [&first, &second, &first] {
+        runtime.block_on(fetch(&client)).unwrap();
+    }
+    drop(client);
+    assert_eq!(peer.join().unwrap()[0].len(), 3, "three requests on one connection");
+}
+
 #[tokio::test]
 async fn no_more_idle_connections_than_allowed() {
     let (endpoint, serving) = peer(vec![script(&[OK], Then::WaitForClose); 2]).await;
@@ -187,7 +199,7 @@ async fn no_more_idle_connections_than_allowed() {
         response.body.collect(10, Duration::from_secs(60)).await.unwrap();
     }
     assert_eq!(client.idle_connections(), 1);
-    drop(super::pool::take(&client.shared.idle));
+    drop(client.shared.idle.take());
     assert_eq!(serving.await.unwrap().len(), 2);
 }
 
@@ -239,7 +251,7 @@ async fn idle_connections_expire() {
     fetch(&client).await.unwrap();
     tokio::time::pause();
     tokio::time::advance(client.shared.config.idle_lifetime).await;
-    assert!(super::pool::take(&client.shared.idle).is_none());
+    assert!(client.shared.idle.take().is_none());
     assert_eq!((client.idle_connections(), serving.await.unwrap().len()), (0, 1));
 }
 

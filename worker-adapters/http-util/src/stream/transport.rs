@@ -1,11 +1,12 @@
 //! One connection to an engine, whatever it runs over.
 
-use std::io;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Handle, Id};
 use tokio_rustls::client::TlsStream;
 
 use super::{StreamConfig, StreamError, Tls};
@@ -58,19 +59,47 @@ impl Transport {
         }
     }
 
-    /// Whether an idle connection shows no sign of its end. A connection that the peer closed a moment ago may still look
-    /// alive, so a request on it may fail and must then be sent again on a fresh one.
-    pub(super) fn looks_alive(&self) -> bool {
-        let mut byte = [0];
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
-            // A session ticket may be waiting; looking at it here would lose it.
-            Self::Tls(_) => return true,
-        };
-        // Bytes that nobody asked for are as bad as an end.
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    /// Takes an idle connection off its reactor.
+    pub(super) fn park(self) -> Option<ParkedTransport> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().ok().map(ParkedTransport::Tcp),
+            Self::Unix(stream) => stream.into_std().ok().map(ParkedTransport::Unix),
+            Self::Tls(stream) => Some(ParkedTransport::Tls(stream, Handle::try_current().ok()?.id())),
+        }
     }
+}
+
+/// A connected socket that lies idle.
+#[derive(Debug)]
+pub(super) enum ParkedTransport {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+    /// A session cannot leave its reactor, and is of use to that runtime only.
+    Tls(Box<TlsStream<TcpStream>>, Id),
+}
+
+impl ParkedTransport {
+    /// Puts it on the current runtime's reactor. A connection that the peer closed a moment ago may still look alive, so a
+    /// request on it may fail and must then be sent again on a fresh one.
+    pub(super) fn unpark(self) -> Option<Transport> {
+        match self {
+            Self::Tcp(mut stream) => {
+                is_silent(stream.read(&mut [0])).then(|| TcpStream::from_std(stream).ok().map(Transport::Tcp))?
+            }
+            Self::Unix(mut stream) => {
+                is_silent(stream.read(&mut [0])).then(|| UnixStream::from_std(stream).ok().map(Transport::Unix))?
+            }
+            // A session ticket may be waiting; looking at it here would lose it.
+            Self::Tls(stream, runtime) => {
+                (Handle::try_current().ok()?.id() == runtime).then_some(Transport::Tls(stream))
+            }
+        }
+    }
+}
+
+/// Bytes that nobody asked for are as bad as an end.
+fn is_silent(read: io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 macro_rules! each {
