@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_host::AdapterHost;
-use api_types::{ErrorEnvelope, ErrorKind, PoolId, Priority, TaskId};
+use api_types::{ErrorEnvelope, ErrorKind, PoolId, Priority, TaskId, TaskState};
 use config_schema::Config;
 use orchestrator_core::Scheduler;
 use orchestrator_core::scheduler::{Action, Canceled, Outcome};
@@ -180,7 +180,7 @@ impl App {
             Alarm::Abandoned if unattended => self.cancel(&task, CancelReason::Disconnect),
             Alarm::Unattended | Alarm::Abandoned => {}
             // A task that runs is watched by its runner.
-            Alarm::Deadline if self.scheduler().cancel(id) == Canceled::Queued => {
+            Alarm::Deadline if self.withdraw(id) => {
                 let waited = task.request().deadline_ms;
                 self.end(&task, &Ending::failed(ErrorKind::DeadlineUnmet, format!(
                     "the task was still waiting when its deadline of {waited} ms passed; allow more time, or use a pool with a shorter queue"
@@ -188,6 +188,12 @@ impl App {
             }
             Alarm::Deadline => {}
         }
+    }
+
+    /// Takes a task out of its queue; false when it is not waiting in one.
+    fn withdraw(&self, id: TaskId) -> bool {
+        let mut scheduler = self.scheduler();
+        scheduler.task_state(id) == Some(TaskState::Queued) && scheduler.cancel(id) == Canceled::Queued
     }
 
     /// Carries out what a change of a pool meant for waiting tasks.
@@ -213,7 +219,7 @@ impl App {
     pub fn stop_admitting(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         for task in self.tasks.living() {
-            if self.scheduler().cancel(task.id()) == Canceled::Queued {
+            if self.withdraw(task.id()) {
                 self.end(&task, &Ending::Failed(stopping()));
             }
         }

@@ -27,8 +27,25 @@ impl Clock {
         self.started_unix_ms.saturating_add_unsigned(monotonic_ms)
     }
 
-    /// A monotonic value as a tokio instant, for timers.
+    /// A monotonic value as a tokio instant, for timers. What lies too far ahead for the system's clock is decades away.
     pub fn instant(&self, monotonic_ms: u64) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.started + Duration::from_millis(monotonic_ms))
+        tokio::time::Instant::from_std(after(self.started, Duration::from_millis(monotonic_ms)))
+    }
+}
+
+/// `start + time`, or decades later where that cannot be told: a client may ask for any deadline and an operator for any limit.
+pub fn after(start: Instant, time: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    start.checked_add(time).unwrap_or_else(|| start + DECADES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Clock;
+
+    #[test]
+    fn no_deadline_is_too_far_away() {
+        let clock = Clock::start();
+        assert!(clock.instant(u64::MAX) > clock.instant(1_000_000));
     }
 }

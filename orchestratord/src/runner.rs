@@ -14,6 +14,7 @@ use orchestrator_core::scheduler::Dispatch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::app::App;
+use crate::clock::after;
 use crate::narrate;
 use crate::pools::Pool;
 use crate::task::{Ending, Task};
@@ -271,6 +272,9 @@ struct Watch {
     last_sign: Instant,
 }
 
+/// An idle limit beyond this is none; sums with it stay within what the system's clock can tell.
+const LONGEST_IDLE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Late {
@@ -286,8 +290,8 @@ impl Watch {
         let mut watch = Self {
             timer: Box::pin(sleep_until(now)),
             deadline: run.app.clock.instant(run.task.deadline_ms()),
-            wall: now + timeouts.wall(),
-            idle: timeouts.idle(),
+            wall: Instant::from_std(after(now.into_std(), timeouts.wall())),
+            idle: timeouts.idle().min(LONGEST_IDLE),
             last_sign: now,
         };
         let (first, _) = watch.next();

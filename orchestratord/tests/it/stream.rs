@@ -140,6 +140,16 @@ async fn a_task_can_be_looked_at() {
     assert_eq!(list["tasks"][0]["task_id"], second["task_id"], "the newest first");
 }
 
+/// Any deadline may be asked for, the largest number too.
+#[tokio::test]
+async fn a_deadline_may_be_far_away() {
+    let engine = start_engine(&[]);
+    let daemon =
+        Daemon::before(&engine, "timeouts = { wall_ms = 9223372036854775807, idle_ms = 9223372036854775807 }").await;
+    let events = daemon.run(&with(task("No hurry.", 2), "deadline_ms", json!(i64::MAX))).await.rest().await;
+    assert_eq!(events.last().expect("frames").name, "end");
+}
+
 /// SSE-1004: a reader that takes nothing costs nobody else a token, and the engine is not slowed.
 #[tokio::test]
 async fn a_reader_that_takes_nothing_holds_nobody_up() {
