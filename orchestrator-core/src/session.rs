@@ -9,11 +9,11 @@ use crate::Refusal;
 /// What a session may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// A session that is not used for this long is forgotten, in milliseconds.
+    /// How long a session lasts from its first task on, used or not, in milliseconds.
     pub ttl_ms: u64,
     /// Tasks it may submit.
     pub max_turns: u32,
-    /// Sessions kept at the same time; beyond it the one unused for longest is forgotten.
+    /// Sessions kept at the same time; beyond it the oldest is forgotten.
     pub max_sessions: usize,
 }
 
@@ -35,7 +35,7 @@ pub struct Turn {
 /// A session as a client may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionView {
-    /// Time until it is forgotten unless it is used, in milliseconds.
+    /// Time until it ends, in milliseconds.
     pub ttl_ms_remaining: u64,
     /// Turns used.
     pub turns: u32,
@@ -69,7 +69,7 @@ impl Sessions {
         Self { limits, sessions: HashMap::new(), expiries: BTreeSet::new() }
     }
 
-    /// Grants a turn, and renews the session's life.
+    /// Grants a turn. A session lasts from its first turn on; further turns do not prolong it.
     ///
     /// # Errors
     /// `ADMISSION_REJECT` labelled `session-turns` when the turns are used up; the session is forgotten (LO-SES-02).
@@ -83,11 +83,10 @@ impl Sessions {
         let created = !self.sessions.contains_key(&id);
         if created {
             self.make_room();
-            let session = Session { expires_ms: now_ms, turns: 0, kv_warmth: false, affinity_pool: None };
-            self.expiries.insert((now_ms, id));
-            self.sessions.insert(id, session);
+            let expires_ms = now_ms.saturating_add(self.limits.ttl_ms);
+            self.expiries.insert((expires_ms, id));
+            self.sessions.insert(id, Session { expires_ms, turns: 0, kv_warmth: false, affinity_pool: None });
         }
-        self.renew(id, now_ms);
         let turn_no = self.update(id, |session| {
             session.turns += 1;
             session.turns
@@ -104,12 +103,6 @@ impl Sessions {
         if turn.created && left == Some(0) {
             self.delete(id);
         }
-    }
-
-    /// Renews a session's life, at the end of a stream for example. `false` when there is no such session.
-    pub fn touch(&mut self, id: SessionId, now_ms: u64) -> bool {
-        self.prune(now_ms);
-        self.renew(id, now_ms)
     }
 
     /// Notes that a pool has streamed the session's first token, so that its prefix is there. `false` when there is no
@@ -181,16 +174,6 @@ impl Sessions {
         }
     }
 
-    fn renew(&mut self, id: SessionId, now_ms: u64) -> bool {
-        let expires_ms = now_ms.saturating_add(self.limits.ttl_ms);
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return false;
-        };
-        self.expiries.remove(&(session.expires_ms, id));
-        session.expires_ms = expires_ms;
-        self.expiries.insert((expires_ms, id))
-    }
-
     fn update<R>(&mut self, id: SessionId, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
         self.sessions.get_mut(&id).map(change)
     }
@@ -239,17 +222,18 @@ mod tests {
         assert!(sessions.begin_turn(id(1), 10).expect("a new session").created);
     }
 
-    /// LO-SES-01: a session that is used lives on, one that is not is gone by its time, whoever looks.
+    /// ORCH-3021, LO-SES-01: a session lasts for its time, however often it is used, and is gone then, whoever looks.
     #[test]
-    fn a_session_lives_as_long_as_it_is_used() {
+    fn a_session_lasts_for_its_time() {
         let mut sessions = Sessions::new(LIMITS);
         sessions.begin_turn(id(1), 0).expect("a turn is left");
-        sessions.begin_turn(id(2), 0).expect("a turn is left");
-        assert!(sessions.touch(id(1), 900));
-        assert_eq!(sessions.get(id(1), 1_000).map(|view| (view.ttl_ms_remaining, view.turns)), Some((900, 1)));
-        assert_eq!((sessions.len(), sessions.get(id(2), 1_000)), (1, None));
-        assert!(!sessions.touch(id(1), 1_900));
-        assert!(sessions.is_empty());
+        sessions.begin_turn(id(2), 400).expect("a turn is left");
+        sessions.begin_turn(id(1), 900).expect("a turn is left");
+        assert_eq!(sessions.get(id(1), 900).map(|view| (view.ttl_ms_remaining, view.turns)), Some((100, 2)));
+        assert_eq!(sessions.get(id(1), 1_000), None);
+        assert_eq!((sessions.len(), sessions.get(id(2), 1_000).map(|view| view.ttl_ms_remaining)), (1, Some(400)));
+        assert!(sessions.begin_turn(id(1), 1_000).expect("a new session").created);
+        assert_eq!((sessions.prune(1_400), sessions.len()), (1, 1));
     }
 
     /// LO-SES-03, ORCH-3023: warm from the first token, cold after a failover.

@@ -17,7 +17,7 @@ use crate::narrate;
 use crate::pools::Pools;
 use crate::runner;
 use crate::store::TaskStore;
-use crate::task::{CancelReason, EndedTask, Ending, Task};
+use crate::task::{CancelReason, Ending, Task};
 
 /// The daemon's state. Locks are short and never held together, but for the session and scheduler locks, which an
 /// admission takes in this order.
@@ -138,17 +138,8 @@ impl App {
             }
             Ending::Failed(_) => {}
         }
-        self.settle_session(task, &ended, now_ms);
         narrate::ended(task, ending, &ended);
         self.tasks.finished(task, now_ms, self.config.stream.retain_ms);
-    }
-
-    /// A session lives from the end of its latest task on; its prefix is warm where that task has streamed.
-    fn settle_session(&self, task: &Task, ended: &EndedTask, now_ms: u64) {
-        let mut sessions = self.sessions();
-        if sessions.touch(task.session_id(), now_ms) && ended.first_token_ms.is_some() {
-            sessions.mark_warm(task.session_id(), &ended.pool_id);
-        }
     }
 
     /// Somebody follows the task's stream.

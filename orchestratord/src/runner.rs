@@ -99,16 +99,22 @@ impl Run<'_> {
     }
 
     async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Option<Ending> {
-        let mut pass = Pass { finish: None, metrics_due: Instant::now() + self.app.config.stream.metrics_interval() };
+        let metrics_due = Instant::now() + self.app.config.stream.metrics_interval();
+        let mut pass = Pass { finish: None, metrics_due, just_streamed: false };
         loop {
-            tokio::select! {
+            let state = tokio::select! {
                 biased;
-                state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => match state {
-                    Ok(StreamState::Open) => watch.touch(),
-                    Ok(StreamState::Ended) => return Some(self.completed(pass.finish)),
-                    Err(error) => return self.failed(&error),
-                },
+                state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => state,
                 late = watch.expired() => return Some(self.too_late(late)),
+            };
+            if std::mem::take(&mut pass.just_streamed) {
+                // The engine holds the session's prefix from its first token on (LO-SES-03).
+                self.app.sessions().mark_warm(self.task.session_id(), &self.pool.id);
+            }
+            match state {
+                Ok(StreamState::Open) => watch.touch(),
+                Ok(StreamState::Ended) => return Some(self.completed(pass.finish)),
+                Err(error) => return self.failed(&error),
             }
         }
     }
@@ -131,15 +137,15 @@ impl Run<'_> {
         match *event {
             TokenEvent::Started => {}
             TokenEvent::Token { text, channel } => {
-                self.first_token(writer);
+                self.first_token(writer, pass);
                 writer.token(text, channel);
             }
             TokenEvent::Embedding { index, vector } => {
-                self.first_token(writer);
+                self.first_token(writer, pass);
                 writer.token_payload(&result_frame(index, Some(vector.to_vec()), None));
             }
             TokenEvent::Score { index, score } => {
-                self.first_token(writer);
+                self.first_token(writer, pass);
                 writer.token_payload(&result_frame(index, None, Some(score)));
             }
             TokenEvent::Metrics(progress) => self.progress(progress, writer, pass),
@@ -147,9 +153,10 @@ impl Run<'_> {
         }
     }
 
-    fn first_token(&self, writer: &Writer<'_>) {
+    fn first_token(&self, writer: &Writer<'_>, pass: &mut Pass) {
         if writer.tokens() == 0 {
             self.task.first_token(self.app.clock.now_ms());
+            pass.just_streamed = true;
         }
     }
 
@@ -256,6 +263,8 @@ impl Run<'_> {
 struct Pass {
     finish: Option<Finish>,
     metrics_due: Instant,
+    /// The first token came and nothing but the stream knows of it yet.
+    just_streamed: bool,
 }
 
 fn result_frame(index: u32, embedding: Option<Vec<f32>>, score: Option<f32>) -> TokenFrame {

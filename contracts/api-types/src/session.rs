@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"ttl_ms_remaining": 540000, "turns": 3, "kv_bytes": 0, "kv_warmth": true}))]
 pub struct SessionInfo {
-    /// Time until it expires unless it is used, in milliseconds.
+    /// Time until it ends, in milliseconds.
     pub ttl_ms_remaining: i64,
     /// Tasks admitted so far.
     pub turns: i32,
