@@ -12,6 +12,7 @@ use crate::alarms::Alarm;
 use crate::app::{App, stopping};
 use crate::narrate;
 use crate::task::{Caller, Ending, NewTask, Task};
+use crate::wire::{int, long};
 
 /// Largest seed that engines take as it is; the one above means "draw one" to llama.cpp.
 const MAX_SEED: u32 = u32::MAX - 1;
@@ -133,7 +134,7 @@ impl App {
         Refusal::backpressure(
             ErrorKind::QueueFullDropLru,
             api_types::PolicyLabel::DropLru,
-            i64::try_from(wait_ms).unwrap_or(i64::MAX),
+            long(wait_ms),
             format!("pool {pool_id} was full and made room for a newer task; submit it again when the pool has room"),
         )
         .with_pool(pool_id)
@@ -158,9 +159,9 @@ fn new_task(request: Arc<TaskRequest>, caller: Caller, admission: &Admission, no
     Task::new(NewTask {
         admission: AdmissionResponse {
             task_id: request.task_id,
-            queue_position: i32::try_from(admission.queue_position).unwrap_or(i32::MAX),
-            predicted_start_ms: i64::try_from(admission.predicted_start_ms).unwrap_or(i64::MAX),
-            backoff_ms: i64::try_from(admission.backoff_ms).unwrap_or(i64::MAX),
+            queue_position: int(admission.queue_position),
+            predicted_start_ms: long(admission.predicted_start_ms),
+            backoff_ms: long(admission.backoff_ms),
         },
         placement: PlacementRecord::from(&admission.decision),
         on_time_probability: admission.on_time_probability,

@@ -1,5 +1,6 @@
 //! Time, read in one place: monotonic for waiting and measuring, wall time for records.
 
+use crate::wire::long;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The daemon's clock. Core code gets its values, never the clock itself.
@@ -13,7 +14,7 @@ impl Clock {
     /// A clock that begins now.
     pub fn start() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { started: Instant::now(), started_unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX) }
+        Self { started: Instant::now(), started_unix_ms: long(unix.as_millis()) }
     }
 
     /// Milliseconds since the daemon started; never goes back.

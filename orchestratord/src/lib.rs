@@ -18,3 +18,4 @@ pub mod store;
 pub mod task;
 pub mod transcript;
 pub mod unsupported;
+mod wire;

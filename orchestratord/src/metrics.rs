@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::task::{CancelReason, EndedTask};
+use crate::wire::long;
 
 const FIRST_TOKEN_BUCKETS_MS: [f64; 11] =
     [50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0, 3000.0];
@@ -126,7 +127,6 @@ pub struct Metrics {
 /// The series of one pool under one engine version, looked up once.
 #[derive(Clone, Debug)]
 pub struct PoolSeries {
-    engine: Engine,
     by_class: [ClassSeries; 2],
     canceled: [Counter; CancelReason::ALL.len()],
     tokens_in: Counter,
@@ -180,10 +180,9 @@ impl Metrics {
 
     /// The series of a pool whose engine has not told its version: readiness and leases are exported, everything else waits
     /// for the label.
-    pub fn unversioned_pool(&self, engine: Engine, pool: &str) -> PoolSeries {
+    pub fn unversioned_pool(&self, pool: &str) -> PoolSeries {
         let only = PoolOnly { pool_id: pool.into() };
         PoolSeries {
-            engine,
             by_class: std::array::from_fn(|_| ClassSeries {
                 enqueued: Counter::default(),
                 started: Counter::default(),
@@ -243,7 +242,6 @@ impl Metrics {
         };
         let only = PoolOnly { pool_id: Arc::clone(&pool_id) };
         PoolSeries {
-            engine,
             by_class: [class(Priority::Interactive), class(Priority::Batch)],
             canceled,
             tokens_in: self.tokens_in.get_or_create_owned(&replica),
@@ -272,12 +270,12 @@ impl Metrics {
         let outcome = if assigned { "assigned" } else { "no_capacity" };
         let labels = Decision { outcome, pinned: yes_no(pinned), fallback: yes_no(fallback) };
         self.decisions.get_or_create(&labels).inc();
-        self.candidates.set(i64::try_from(candidates).unwrap_or(i64::MAX));
+        self.candidates.set(long(candidates));
     }
 
     /// Number of live sessions.
     pub fn sessions(&self, live: usize) {
-        self.sessions.set(i64::try_from(live).unwrap_or(i64::MAX));
+        self.sessions.set(long(live));
     }
 
     /// Prometheus text.
@@ -311,11 +309,6 @@ impl Metrics {
 }
 
 impl PoolSeries {
-    /// The kind of engine.
-    pub fn engine(&self) -> Engine {
-        self.engine
-    }
-
     /// A task was admitted.
     pub fn enqueued(&self, priority: Priority) {
         self.class(priority).enqueued.inc();
@@ -350,9 +343,9 @@ impl PoolSeries {
     /// Sets the gauges, at a scrape.
     pub fn gauges(&self, ready: bool, leases: usize, waiting: impl Fn(Priority) -> usize) {
         self.ready.set(i64::from(ready));
-        self.leases.set(i64::try_from(leases).unwrap_or(i64::MAX));
+        self.leases.set(long(leases));
         for priority in [Priority::Interactive, Priority::Batch] {
-            self.class(priority).queue_depth.set(i64::try_from(waiting(priority)).unwrap_or(i64::MAX));
+            self.class(priority).queue_depth.set(long(waiting(priority)));
         }
     }
 

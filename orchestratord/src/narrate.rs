@@ -10,6 +10,7 @@ use tracing::{Level, info};
 
 use crate::pools::Pool;
 use crate::task::{EndedTask, Ending, Task};
+use crate::wire::{int, long};
 
 /// A task was admitted (OC-CTRL-2050.2) and placed (LO-OBS-01).
 pub fn admitted(task: &Task) {
@@ -70,7 +71,7 @@ pub fn dispatched(task: &Task, pool: &Pool, queue_time_ms: u64) {
     narrate(
         Level::INFO,
         &Narration {
-            queue_time_ms: Some(millis(queue_time_ms)),
+            queue_time_ms: Some(long(queue_time_ms)),
             ..about_task(task, pool, Narration::new(Actor::Orchestratord, "stream_start", human))
         },
     );
@@ -99,10 +100,10 @@ pub fn ended(task: &Task, ending: &Ending, ended: &EndedTask) {
             error_kind: error.map(|code| code as _),
             queue_position: Some(born.admission.queue_position),
             predicted_start_ms: Some(born.admission.predicted_start_ms),
-            queue_time_ms: Some(millis(ended.queue_time_ms)),
-            decode_time_ms: Some(millis(ended.decode_time_ms)),
-            tokens_in: ended.tokens_in.map(count),
-            tokens_out: ended.tokens_out.map(count),
+            queue_time_ms: Some(long(ended.queue_time_ms)),
+            decode_time_ms: Some(long(ended.decode_time_ms)),
+            tokens_in: ended.tokens_in.map(int),
+            tokens_out: ended.tokens_out.map(int),
             ..Narration::new(Actor::Orchestratord, action, human)
         },
     );
@@ -189,12 +190,4 @@ fn about_pool<'a>(pool: &'a Pool, narration: Narration<'a>) -> Narration<'a> {
         model_id: Some(&pool.config.model),
         ..narration
     }
-}
-
-fn millis(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn count(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
 }

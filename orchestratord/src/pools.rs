@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::metrics::{Metrics, PoolSeries};
 use crate::narrate;
+use crate::wire::int;
 
 pub use probe::{probe, watch};
 
@@ -86,7 +87,7 @@ impl Pools {
 impl Pool {
     fn new(config: &PoolConfig, metrics: &Metrics) -> Self {
         let replica_id = ReplicaId::from("r0");
-        let series = metrics.unversioned_pool(config.engine, config.id.as_str());
+        let series = metrics.unversioned_pool(config.id.as_str());
         Self {
             id: config.id.clone(),
             replica_id,
@@ -237,7 +238,7 @@ impl Pool {
             determinism: config.determinism(),
             sampler_profile_version: config.sampler_profile_version.clone(),
             device_mask: device_mask(&config.devices),
-            ctx_max: config.ctx.map(|ctx| i32::try_from(ctx.get()).unwrap_or(i32::MAX)),
+            ctx_max: config.ctx.map(|ctx| int(ctx.get())),
         }
     }
 

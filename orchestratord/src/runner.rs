@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adapter_api::{Finish, Job, Progress, StreamState, TokenEvent};
 use adapter_host::{HostError, HostedStream};
-use api_types::sse::{EventName, MetricsFrame, NarrationFrame, Phase, TokenFrame};
+use api_types::sse::{EventName, MetricsFrame, Phase, TokenFrame};
 use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind};
 use orchestrator_core::scheduler::Dispatch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -19,6 +19,7 @@ use crate::narrate;
 use crate::pools::Pool;
 use crate::task::{Ending, Task};
 use crate::transcript::Writer;
+use crate::wire::{int, long};
 
 /// Starts a dispatched task on its own runtime. What the stream says of it is written before this returns, so that a task
 /// that need not wait tells everything it knows in the first write to its client.
@@ -72,7 +73,11 @@ impl Run<'_> {
         narrate::dispatched(self.task, self.pool, waited_ms);
         if self.app.config.stream.narration {
             let human = format!("pool {} starts the task after {waited_ms} ms of waiting", self.pool.id);
-            self.droppable(&mut self.task.transcript().write(), EventName::Narration, &self.narration("start", human));
+            self.droppable(
+                &mut self.task.transcript().write(),
+                EventName::Narration,
+                &self.task.narration("start", &self.pool.id, human),
+            );
         }
     }
 
@@ -175,8 +180,8 @@ impl Run<'_> {
             on_time_probability: self.task.born().on_time_probability,
             phase: Some(if decoding { Phase::Decoding } else { Phase::Prefill }),
             progress: progress.prefill,
-            latency_first_token_ms: self.task.first_token_latency_ms().map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
-            tokens_out: progress.tokens_out.map(|tokens| i32::try_from(tokens).unwrap_or(i32::MAX)),
+            latency_first_token_ms: self.task.first_token_latency_ms().map(long),
+            tokens_out: progress.tokens_out.map(int),
             ..MetricsFrame::default()
         };
         self.droppable(writer, EventName::Metrics, &frame);
@@ -246,17 +251,6 @@ impl Run<'_> {
             ..ErrorEnvelope::new(kind, message)
         })
     }
-
-    fn narration(&self, action: &str, human: String) -> NarrationFrame {
-        NarrationFrame {
-            human,
-            actor: "orchestratord".to_owned(),
-            action: action.to_owned(),
-            target: Some(self.pool.id.to_string()),
-            correlation_id: Some(self.task.born().caller.correlation_id.as_ref().to_owned()),
-            job_id: Some(self.task.id().to_string()),
-        }
-    }
 }
 
 /// What one pass over the stream leaves for the next.
@@ -268,7 +262,7 @@ struct Pass {
 }
 
 fn result_frame(index: u32, embedding: Option<Vec<f32>>, score: Option<f32>) -> TokenFrame {
-    let i = i32::try_from(index).unwrap_or(i32::MAX);
+    let i = int(index);
     TokenFrame { t: String::new(), i, channel: None, embedding, score }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::transcript::Transcript;
+use crate::wire::{int, long};
 
 /// Who sent a request.
 #[derive(Clone, Debug)]
@@ -325,16 +326,16 @@ impl Task {
             seed: i64::from(self.born.seed),
             pool_id: Some(life.pool_id.to_string()),
             replica_id: life.replica_id.as_ref().map(ToString::to_string),
-            queue_position: queue_position.map(count),
+            queue_position: queue_position.map(int),
             predicted_start_ms: self.born.admission.predicted_start_ms,
             admitted_at_ms: clock.unix_ms(self.born.admitted_ms),
             dispatched_at_ms: life.dispatched_ms.map(|at| clock.unix_ms(at)),
             ended_at_ms: life.ended_ms.map(|at| clock.unix_ms(at)),
-            queue_time_ms: life.dispatched_ms.map(|at| millis(at - self.born.admitted_ms)),
-            first_token_ms: first_token_ms.map(millis),
-            decode_time_ms: numbers.as_ref().map(|numbers| millis(numbers.decode_time_ms)),
-            tokens_in: life.tokens_in.map(tokens),
-            tokens_out: life.tokens_out.map(tokens),
+            queue_time_ms: life.dispatched_ms.map(|at| long(at - self.born.admitted_ms)),
+            first_token_ms: first_token_ms.map(long),
+            decode_time_ms: numbers.as_ref().map(|numbers| long(numbers.decode_time_ms)),
+            tokens_in: life.tokens_in.map(int),
+            tokens_out: life.tokens_out.map(int),
             placement: Some(self.born.placement.clone()),
             error: life.error.clone(),
         }
@@ -370,11 +371,16 @@ impl Task {
             Ending::Canceled { why } => ("cancel", format!("orchestratord {}", why.sentence())),
             Ending::Failed(error) => ("fail", error.message.clone()),
         };
+        self.narration(action, &ended.pool_id, human)
+    }
+
+    /// A sentence for people in the task's own stream.
+    pub fn narration(&self, action: &str, pool_id: &PoolId, human: String) -> NarrationFrame {
         NarrationFrame {
             human,
             actor: "orchestratord".to_owned(),
             action: action.to_owned(),
-            target: Some(ended.pool_id.to_string()),
+            target: Some(pool_id.to_string()),
             correlation_id: Some(self.born.caller.correlation_id.as_ref().to_owned()),
             job_id: Some(self.id().to_string()),
         }
@@ -429,14 +435,14 @@ impl Ending {
 }
 
 fn end_frame(ended: &EndedTask) -> EndFrame {
-    let decode_time_ms = millis(ended.decode_time_ms);
+    let decode_time_ms = long(ended.decode_time_ms);
     EndFrame {
         // The contract wants a number; an engine that does not count has generated 0 as far as anybody knows.
-        tokens_out: ended.tokens_out.map_or(0, tokens),
+        tokens_out: ended.tokens_out.map_or(0, int),
         decode_time_ms,
         decode_ms: decode_time_ms,
         canceled: None,
-        tokens_in: ended.tokens_in.map(tokens),
+        tokens_in: ended.tokens_in.map(int),
         finish_reason: None,
     }
 }
@@ -449,16 +455,4 @@ fn error_frame(error: &ErrorEnvelope) -> ErrorFrame {
         retry_after_ms: error.retry_after_ms,
         engine: error.engine,
     }
-}
-
-fn millis(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn tokens(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
-}
-
-fn count(value: usize) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
 }

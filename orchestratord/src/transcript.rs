@@ -76,11 +76,6 @@ impl Transcript {
         self.lock().sealed
     }
 
-    /// Number of tokens written so far.
-    pub fn tokens(&self) -> u32 {
-        self.lock().next_token
-    }
-
     /// Memory the events take, in bytes.
     pub fn size(&self) -> usize {
         let log = self.lock();

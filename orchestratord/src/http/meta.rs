@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::{App, stopping};
+use crate::wire::int;
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn healthz() -> &'static str {
@@ -33,9 +34,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
         )),
         _ => None,
     };
-    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = Readiness { ready: reason.is_none(), pools_ready: count(ready), pools_total: count(total), reason };
+    let body = Readiness { ready: reason.is_none(), pools_ready: int(ready), pools_total: int(total), reason };
     (status, Json(body)).into_response()
 }
 

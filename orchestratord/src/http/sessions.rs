@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{body, respond};
 use crate::app::App;
+use crate::wire::{int, long};
 
 /// `GET /v1/sessions/{id}`.
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
@@ -19,8 +20,8 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     };
     match app.sessions().get(id, app.clock.now_ms()) {
         Some(session) => Json(SessionInfo {
-            ttl_ms_remaining: i64::try_from(session.ttl_ms_remaining).unwrap_or(i64::MAX),
-            turns: i32::try_from(session.turns).unwrap_or(i32::MAX),
+            ttl_ms_remaining: long(session.ttl_ms_remaining),
+            turns: int(session.turns),
             kv_bytes: 0,
             kv_warmth: session.kv_warmth,
             tokens_budget_remaining: None,

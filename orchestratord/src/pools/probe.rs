@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Pool;
 use crate::app::App;
 use crate::narrate;
+use crate::wire::int;
 
 /// Gap between two probes of a ready engine; well under the five seconds after which a snapshot is stale.
 const READY_GAP: Duration = Duration::from_secs(1);
@@ -102,6 +103,6 @@ impl Pool {
     /// The engine's context, or the configured one where that is smaller.
     fn usable_ctx(&self, engines: u32) -> i32 {
         let usable = self.config.ctx.map_or(engines, |configured| configured.get().min(engines));
-        i32::try_from(usable).unwrap_or(i32::MAX)
+        int(usable)
     }
 }
