@@ -11,23 +11,27 @@ pub mod catalog;
 pub mod error;
 pub mod ids;
 pub mod openapi;
+pub mod placement;
 pub mod pool;
 pub mod session;
 pub mod sse;
 pub mod strict;
+pub mod summary;
 pub mod task;
 pub mod vocabulary;
 mod words;
 pub mod worker;
 
-pub use admission::{AdmissionResponse, PlacementRecord, TaskList, TaskState, TaskSummary};
+pub use admission::AdmissionResponse;
 pub use artifact::{Artifact, ArtifactRef};
 pub use capability::{Capabilities, EngineCapability};
 pub use catalog::{CatalogModel, CatalogStateChange};
 pub use error::{AuthErrorEnvelope, ErrorEnvelope, ErrorKind, PolicyLabel};
 pub use ids::{PoolId, ReplicaId, SessionId, TaskId};
+pub use placement::{MoveReason, PlacementMove, PlacementRecord, PoolExclusion, PoolOutranked};
 pub use pool::{PoolHealth, PoolList, PoolStatus};
 pub use session::SessionInfo;
+pub use summary::{InputTokens, TaskList, TaskQuery, TaskState, TaskSummary, TokenSource};
 pub use task::{ChatMessage, PlacementMode, PlacementOverrides, Sampling, TaskRequest};
 pub use vocabulary::{
     ArtifactKind, DeterminismLevel, Engine, KvHint, ModelLifecycle, OutputMode, Priority, TrustMode, Workload,

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, PolicyLabel};
 use crate::vocabulary::Engine;
 use crate::words::wire_words;
 
@@ -236,4 +236,7 @@ pub struct ErrorFrame {
     /// The engine concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
+    /// Which policy decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_label: Option<PolicyLabel>,
 }

@@ -46,7 +46,7 @@ wire_words! {
 }
 
 wire_words! {
-    /// Queue class. A waiting interactive task always starts before a waiting batch task.
+    /// Queue class. A waiting interactive task starts before a waiting batch task, unless the pool gives the classes weights.
     Priority {
         /// Somebody is watching.
         Interactive = "interactive",

@@ -23,8 +23,9 @@
 /// assert_eq!(serde_json::from_str::<Drink>("\"coffee\"").unwrap(), Drink::Coffee);
 /// ```
 #[macro_export]
+// `tt`: utoipa does not see a `literal` fragment in an attribute and would document the members' names.
 macro_rules! words {
-    ($(#[$attribute:meta])* $name:ident { $($(#[$member_attribute:meta])* $member:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$member_attribute:meta])* $member:ident = $word:tt),+ $(,)? }) => {
         $(#[$attribute])*
         pub enum $name {
             $($(#[$member_attribute])* #[serde(rename = $word)] $member),+

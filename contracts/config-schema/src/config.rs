@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifacts, Catalog, Log, Policy, Pool, Server, Sessions, Stream};
+use crate::{AdmissionPolicy, Artifacts, Catalog, History, Log, Policy, Pool, Server, Sessions, Stream};
 
 /// Every setting. The default has no pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +13,8 @@ pub struct Config {
     pub server: Server,
     /// `[stream]`: what clients get while a task runs.
     pub stream: Stream,
+    /// `[admission]`: what clients may ask for.
+    pub admission: AdmissionPolicy,
     /// `[sessions]`: what one session may use up.
     pub sessions: Sessions,
     /// `[policy]`: where the daemon may connect to.
@@ -21,6 +23,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// `[artifacts]`: transcripts and records of tasks.
     pub artifacts: Artifacts,
+    /// `[history]`: records of ended tasks.
+    pub history: History,
     /// `[log]`: log lines.
     pub log: Log,
     /// `[[pools]]`: engines.

@@ -28,7 +28,7 @@ pub use checked::{Checksum, DownloadUrl, EngineUrl, RepoUrl, Unfit};
 pub use config::Config;
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, Misfit, Problem};
-pub use limits::{Outbound, OutboundMode, Policy, Sessions};
+pub use limits::{AdmissionPolicy, Outbound, OutboundMode, PlacementOverride, Policy, RateLimit, Sessions};
 pub use load::{Loaded, Origin, Overrides, Sources, UnknownKeys};
 pub use pool::{Activation, Admission, FullPolicy, Pool, PriorityLimits, Queue, Timeouts};
 pub use position::Position;
@@ -38,5 +38,5 @@ pub use provisioning::{
 };
 pub use schema::json_schema;
 pub use server::{Log, LogFormat, Server};
-pub use storage::{ArtifactBackend, Artifacts, Catalog, CatalogIndex, TrustPolicy};
+pub use storage::{ArtifactBackend, Artifacts, Catalog, CatalogIndex, History, TrustPolicy};
 pub use stream::Stream;

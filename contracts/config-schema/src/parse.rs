@@ -3,6 +3,8 @@
 //! TOML and YAML become one tree first, so that both are held to the same rules and speak the same error texts; positions
 //! come from a second look at the text, and only when there is something to report.
 
+mod numbers;
+
 use std::path::Path;
 
 use api_types::strict::{StrictError, explain};
@@ -41,8 +43,13 @@ pub(crate) fn parse(path: &Path, text: &str, unknown_keys: UnknownKeys) -> Resul
     let notation = Notation::of(path);
     let mut tree = tree(notation, text).map_err(|misfit| refuse(vec![misfit]))?;
     let (mut misfits, mut ignored) = (Vec::new(), Vec::new());
+    let place = |path: &[Step]| (notation == Notation::Toml).then(|| position::of_toml_path(text, path)).flatten();
+    for path in numbers::not_finite(notation, text) {
+        take_out(&mut tree, &path);
+        misfits.push(Misfit { position: place(&path), error: explain(&dotted(&path), "expected a finite number") });
+    }
     for found in parts(&tree).into_iter().flat_map(Part::misfits) {
-        let position = (notation == Notation::Toml).then(|| position::of_toml_path(text, &found.path)).flatten();
+        let position = place(&found.path);
         let ignorable = unknown_keys == UnknownKeys::Warn && found.is_unknown_key();
         let misfit = Misfit { position, error: found.error };
         if ignorable {
@@ -90,6 +97,19 @@ struct Found {
 pub(crate) enum Step {
     Key(String),
     Index(usize),
+}
+
+/// A path as serde_path_to_error writes it.
+fn dotted(path: &[Step]) -> String {
+    let mut text = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) if text.is_empty() => text.push_str(key),
+            Step::Key(key) => text.push_str(&format!(".{key}")),
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+        }
+    }
+    text
 }
 
 fn fit(tree: &Value) -> Result<Config, Found> {

@@ -7,9 +7,10 @@ use api_types::{DeterminismLevel, Engine, PoolId, Priority, words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::RateLimit;
 use crate::provisioning::{EngineSource, MissingTable, Provisioning, ProvisioningMode};
 
-/// One pool: an engine with one model.
+/// One pool: one engine with one model, or several that are replicas of each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
@@ -27,7 +28,7 @@ pub struct Pool {
     /// Context of one slot, in tokens. Unset: the engine's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctx: Option<NonZeroU32>,
-    /// Tasks that run at the same time. More than one cannot be `strict`.
+    /// Tasks that run at the same time on one replica. More than one cannot be `strict`.
     #[serde(default = "one")]
     pub slots: NonZeroU32,
     /// Whether equal requests give equal bytes: `strict` means one slot and no prompt cache. Unset: a pool of one slot is
@@ -203,12 +204,25 @@ pub struct PriorityLimits {
     /// Most tasks of this class that wait; at most the queue's capacity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_capacity: Option<NonZeroUsize>,
-    /// Most tasks admitted per second.
+    /// Most tasks admitted per second. Unset is unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub rate_limit_rps: Option<f64>,
-    /// Reserved; has no effect.
+    /// Tasks that are admitted at once before the rate applies. Unset: the rate rounded up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_burst: Option<NonZeroU32>,
+    /// Share of starts while both classes wait: with interactive 4 and batch 1, after four interactive tasks one batch task
+    /// starts. Both classes have a weight or neither. Unset: interactive tasks always start first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<NonZeroU16>,
+}
+
+impl PriorityLimits {
+    /// The throttle on this class.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        Some(RateLimit::new(self.rate_limit_rps?, self.rate_limit_burst))
+    }
 }
 
 /// `[pools.timeouts]`.

@@ -109,9 +109,19 @@ impl Provisioning {
 pub struct External {
     /// Where the engine listens: `http://…`, `https://…` or `unix:/path`.
     pub url: EngineUrl,
-    /// Name of the environment variable that holds the engine's key, if it wants one.
+    /// Further engines with the same model: replicas of the same pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<EngineUrl>,
+    /// Name of the environment variable that holds the key of all these engines, if they want one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
+}
+
+impl External {
+    /// Every engine of the pool.
+    pub fn urls(&self) -> impl Iterator<Item = &EngineUrl> {
+        std::iter::once(&self.url).chain(&self.replicas)
+    }
 }
 
 /// `[pools.provisioning.source]`.

@@ -1,4 +1,4 @@
-//! `[catalog]` and `[artifacts]`: what is kept on disk.
+//! `[catalog]`, `[artifacts]` and `[history]`: what is kept on disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,6 +95,40 @@ impl Artifacts {
     /// Age after which they are removed; `None` keeps them.
     #[must_use]
     pub fn retain(&self) -> Option<Duration> {
-        (self.retain_days > 0).then(|| Duration::from_secs(u64::from(self.retain_days) * 86_400))
+        days(self.retain_days)
     }
+}
+
+/// `[history]`: the records of ended tasks, in `state.db` of the data directory. The oldest go first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Age after which a record is removed, in days; 0 keeps it.
+    pub retain_days: u32,
+    /// Most records; 0 is unlimited.
+    pub max_tasks: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { retain_days: 30, max_tasks: 100_000 }
+    }
+}
+
+impl History {
+    /// Age after which a record is removed; `None` keeps it.
+    #[must_use]
+    pub fn retain(&self) -> Option<Duration> {
+        days(self.retain_days)
+    }
+
+    /// Most records; `None` is unlimited.
+    #[must_use]
+    pub fn limit(&self) -> Option<u64> {
+        (self.max_tasks > 0).then_some(self.max_tasks)
+    }
+}
+
+fn days(days: u32) -> Option<Duration> {
+    (days > 0).then(|| Duration::from_secs(u64::from(days) * 86_400))
 }

@@ -2,14 +2,16 @@
 
 mod pools;
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::load::Findings;
-use crate::{Config, Outbound, OutboundMode, Server, Sessions, Stream};
+use crate::{AdmissionPolicy, Config, Outbound, OutboundMode, Server, Sessions, Stream};
 
 pub(crate) fn validate(config: &Config, has_token: bool, findings: &mut Findings) {
     server(&config.server, has_token, findings);
     stream(&config.stream, findings);
+    admission(&config.admission, findings);
     sessions(&config.sessions, findings);
     outbound(&config.policy.outbound, findings);
     pools::validate(config, findings);
@@ -55,17 +57,41 @@ fn stream(stream: &Stream, findings: &mut Findings) {
     }
 }
 
+fn admission(admission: &AdmissionPolicy, findings: &mut Findings) {
+    let (rate, burst) = (admission.token_rate_limit_rps, admission.token_rate_limit_burst);
+    throttle("admission.token_rate_limit", rate, burst, findings);
+}
+
+/// A rate and its burst: the keys `<path>_rps` and `<path>_burst`.
+fn throttle(path: &str, rate: Option<f64>, burst: Option<NonZeroU32>, findings: &mut Findings) {
+    if rate.is_some_and(|rate| !is_positive(rate)) {
+        findings.problem(format!("{path}_rps"), "must be greater than 0; leave it out for no limit");
+    }
+    if rate.is_none() && burst.is_some() {
+        findings.problem(format!("{path}_burst"), "limits nothing by itself; give the rate too, or leave both out");
+    }
+}
+
 fn sessions(sessions: &Sessions, findings: &mut Findings) {
-    let costs = [("cost_budget", sessions.cost_budget), ("cost_per_1k_tokens", sessions.cost_per_1k_tokens)];
-    for (key, cost) in costs {
-        if cost.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
-            findings.problem(format!("sessions.{key}"), "must not be negative");
-        }
+    let budgets = [
+        ("tokens_budget", sessions.tokens_budget.is_some_and(|tokens| tokens == 0)),
+        ("time_budget_ms", sessions.time_budget_ms.is_some_and(|time| time == 0)),
+        ("cost_budget", sessions.cost_budget.is_some_and(|cost| !is_positive(cost))),
+    ];
+    for (key, _) in budgets.into_iter().filter(|(_, unusable)| *unusable) {
+        findings.problem(format!("sessions.{key}"), "must be greater than 0; leave it out for no limit");
     }
-    if sessions.cost_budget.is_some() && sessions.cost_per_1k_tokens.is_none() {
-        findings
-            .warning("sessions.cost_budget", "has no effect: `cost_per_1k_tokens` is unset, so tokens cost nothing");
+    let price = sessions.cost_per_1k_tokens;
+    if price.is_some_and(|price| !price.is_finite() || price < 0.0) {
+        findings.problem("sessions.cost_per_1k_tokens", "must not be negative");
+    } else if sessions.cost_budget.is_some() && !price.is_some_and(is_positive) {
+        let what = "must be greater than 0 when `cost_budget` is set, or nothing is ever charged to it";
+        findings.problem("sessions.cost_per_1k_tokens", what);
     }
+}
+
+fn is_positive(number: f64) -> bool {
+    number.is_finite() && number > 0.0
 }
 
 fn outbound(outbound: &Outbound, findings: &mut Findings) {

@@ -149,6 +149,15 @@ impl Call {
         self
     }
 
+    /// Adds a query; fields without a value stay away.
+    pub(crate) fn query(mut self, query: &impl Serialize) -> Self {
+        let text = serde_urlencoded::to_string(query).expect("the contract's queries are flat and serialize");
+        if !text.is_empty() {
+            let _ = write!(self.path, "?{text}");
+        }
+        self
+    }
+
     pub(crate) fn json(mut self, body: &impl Serialize) -> Self {
         let text = serde_json::to_vec(body).expect("the contract's types have string keys only and serialize");
         self.body = Some(text.into());

@@ -110,14 +110,14 @@ impl Client {
         self.receive_nothing(&call).await
     }
 
-    /// Recent tasks, newest first.
+    /// Tasks, newest first, page by page.
     ///
     /// `GET /v1/tasks`
     ///
     /// # Errors
     /// [`ClientError`], as for every call.
-    pub async fn list_tasks(&self) -> Result<api_types::TaskList, ClientError> {
-        let call = Call::new(Method::GET, &["v1", "tasks"]);
+    pub async fn list_tasks(&self, query: &api_types::TaskQuery) -> Result<api_types::TaskList, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "tasks"]).query(query);
         self.receive(&call).await
     }
 

@@ -18,7 +18,7 @@ pub use auth_min::{BearerToken, Fingerprint, TokenError};
 pub use call::Client;
 pub use config::{ClientConfig, Server, ServerError};
 pub use error::{ApiRefusal, AuthRefusal, ClientError};
-pub use stream::{Event, Frame, TaskStream};
+pub use stream::{Budgets, Event, Frame, TaskStream};
 
 /// Names of the operations this client has a method for, as the contract spells them.
 pub fn operations() -> impl Iterator<Item = &'static str> {

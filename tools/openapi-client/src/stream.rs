@@ -1,8 +1,8 @@
 //! A task's stream, event by event.
 
 use api_types::sse::{EndFrame, ErrorFrame, MetricsFrame, NarrationFrame, StartedFrame, TokenFrame};
-use api_types::{TaskId, TaskRequest};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use api_types::{SessionInfo, TaskId, TaskRequest};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,38 @@ impl Frame {
     }
 }
 
+/// What a session has left; a budget that is not configured is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Budgets {
+    /// Tokens that may still be generated.
+    pub tokens: Option<i64>,
+    /// Decode time, in milliseconds.
+    pub time_ms: Option<i64>,
+    /// Cost, in the operator's own unit.
+    pub cost: Option<f64>,
+}
+
+impl From<&SessionInfo> for Budgets {
+    fn from(session: &SessionInfo) -> Self {
+        Self {
+            tokens: session.tokens_budget_remaining,
+            time_ms: session.time_budget_remaining_ms,
+            cost: session.cost_budget_remaining,
+        }
+    }
+}
+
+impl Budgets {
+    fn read(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name)?.to_str().ok();
+        Self {
+            tokens: text("x-budget-tokens-remaining").and_then(|text| text.parse().ok()),
+            time_ms: text("x-budget-time-remaining-ms").and_then(|text| text.parse().ok()),
+            cost: text("x-budget-cost-remaining").and_then(|text| text.parse().ok()),
+        }
+    }
+}
+
 /// An open stream. Dropping it closes the connection, which the server may take as a cancel.
 #[derive(Debug)]
 pub struct TaskStream {
@@ -103,6 +135,12 @@ impl TaskStream {
     #[must_use]
     pub fn correlation_id(&self) -> Option<String> {
         correlation_id(self.response.headers())
+    }
+
+    /// What the session had left when the stream was opened.
+    #[must_use]
+    pub fn budgets(&self) -> Budgets {
+        Budgets::read(self.response.headers())
     }
 
     async fn next_known(&mut self) -> Result<Option<Event>, ClientError> {

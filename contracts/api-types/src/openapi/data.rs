@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 use super::common::{
     Backpressure, BackpressureErrorEnvelope, Conflict, Guarded, Invalid, NotFound, Shared, TaskStream, Unavailable,
 };
-use crate::{AdmissionResponse, SessionId, SessionInfo, TaskId, TaskList, TaskRequest, TaskSummary, sse};
+use crate::{AdmissionResponse, SessionId, SessionInfo, TaskId, TaskList, TaskQuery, TaskRequest, TaskSummary, sse};
 
 /// The data plane's document.
 #[derive(OpenApi)]
@@ -63,14 +63,16 @@ pub(super) struct Document;
                 "workload": "completion", "model_ref": "hf:org/repo/file.gguf", "engine": "llamacpp", "ctx": 4096,
                 "priority": "interactive", "max_tokens": 128, "deadline_ms": 60000, "seed": 42,
                 "prompt": "Write a haiku about queues."},
-             "response": {"task_id": "7f9c24e5-5d8b-4c53-9c13-0c6d3b7f5a10", "queue_position": 2, "predicted_start_ms": 1800, "backoff_ms": 0}},
+             "response": {"task_id": "7f9c24e5-5d8b-4c53-9c13-0c6d3b7f5a10", "queue_position": 2, "predicted_start_ms": 1800, "backoff_ms": 0,
+                "tokens_budget_remaining": null, "time_budget_remaining_ms": null, "cost_budget_remaining": null}},
             {"summary": "a chat on one pool", "status": 202, "request": {
                 "task_id": "0d2c6f5a-3f0e-4f64-8a55-54c6a1b0f7d2", "session_id": "2b1f4c6e-8d3a-4a5e-9f7b-1c2d3e4f5a6b",
                 "workload": "completion", "model_ref": "hf:org/repo/file.gguf", "engine": "llamacpp", "ctx": 4096,
                 "priority": "batch", "max_tokens": 64, "deadline_ms": 600000,
                 "messages": [{"role": "user", "content": "Name one fruit."}],
                 "sampling": {"temperature": 0.0}, "placement": {"mode": "pin", "pin_pool_id": "gpu0"}},
-             "response": {"task_id": "0d2c6f5a-3f0e-4f64-8a55-54c6a1b0f7d2", "queue_position": 0, "predicted_start_ms": 0, "backoff_ms": 0}}
+             "response": {"task_id": "0d2c6f5a-3f0e-4f64-8a55-54c6a1b0f7d2", "queue_position": 0, "predicted_start_ms": 0, "backoff_ms": 0,
+                "tokens_budget_remaining": null, "time_budget_remaining_ms": null, "cost_budget_remaining": null}}
         ],
         "bad": [
             {"summary": "a misspelt field", "status": 400, "request": {
@@ -88,13 +90,28 @@ pub(super) struct Document;
 )]
 fn submit_task() {}
 
-/// Recent tasks, newest first.
+/// Tasks, newest first, page by page.
 #[utoipa::path(
     get, path = "/v1/tasks", tag = "tasks",
-    responses((status = 200, description = "The tasks", body = TaskList), Guarded),
+    params(TaskQuery),
+    responses((status = 200, description = "The tasks", body = TaskList), Invalid, Guarded),
     extensions(("x-examples" = json!({
-        "good": [{"summary": "nothing yet", "status": 200, "response": {"tasks": []}}],
-        "bad": [{"summary": "no token", "status": 401, "response": {
+        "good": [
+            {"summary": "nothing yet", "status": 200, "response": {"tasks": []}},
+            {"summary": "the two newest that failed", "status": 200, "query": "limit=2&state=failed,expired",
+             "response": {"tasks": [{
+                "task_id": "7f9c24e5-5d8b-4c53-9c13-0c6d3b7f5a10", "correlation_id": "f3b8f5f0-38a6-4d4b-8f0e-7d5b6d0b4c11",
+                "session_id": "2b1f4c6e-8d3a-4a5e-9f7b-1c2d3e4f5a6b", "state": "expired", "workload": "completion",
+                "model_ref": "hf:org/repo/file.gguf", "engine": "llamacpp", "priority": "batch", "seed": 42,
+                "deadline_ms": 60000, "max_tokens": 128, "attempts": 1, "pool_id": "gpu0", "predicted_start_ms": 0,
+                "admitted_at_ms": 1760000000000_i64, "ended_at_ms": 1760000060000_i64}],
+              "next_cursor": "MTc2MDAwMDAwMDAwMA"}}],
+        "bad": [
+            {"summary": "a limit that is too large", "status": 400, "query": "limit=5000", "response": {
+                "code": "INVALID_PARAMS", "message": "`limit` is a number from 1 to 1000", "retriable": false}},
+            {"summary": "a state that does not exist", "status": 400, "query": "state=done", "response": {
+                "code": "INVALID_PARAMS", "message": "unknown variant `done`", "retriable": false}},
+            {"summary": "no token", "status": 401, "response": {
             "code": 40101, "message": "MISSING_TOKEN: this server wants a bearer token", "hint": "send `Authorization: Bearer <token>`"}}]
     })))
 )]
@@ -110,7 +127,14 @@ fn list_tasks() {}
             "task_id": "7f9c24e5-5d8b-4c53-9c13-0c6d3b7f5a10", "correlation_id": "f3b8f5f0-38a6-4d4b-8f0e-7d5b6d0b4c11",
             "session_id": "2b1f4c6e-8d3a-4a5e-9f7b-1c2d3e4f5a6b", "state": "completed", "workload": "completion",
             "model_ref": "hf:org/repo/file.gguf", "engine": "llamacpp", "priority": "interactive", "seed": 42,
-            "pool_id": "gpu0", "predicted_start_ms": 0, "admitted_at_ms": 1760000000000_i64, "tokens_out": 128}}],
+            "deadline_ms": 60000, "max_tokens": 128, "input_tokens": {"tokens": 12, "source": "exact"}, "attempts": 1,
+            "pool_id": "gpu1", "predicted_start_ms": 0, "on_time_probability": 0.99,
+            "admitted_at_ms": 1760000000000_i64, "tokens_out": 128,
+            "placement": {"selected_pool_id": "gpu0", "candidates_considered": 3, "filters_applied": ["ctx_too_small"],
+                "tie_breakers_applied": ["predicted_end"], "pinned": false, "fallback_used": false,
+                "excluded": [{"pool_id": "gpu2", "reason": "ctx_too_small"}],
+                "outranked": [{"pool_id": "gpu1", "by": "predicted_end"}], "predicted_end_ms": 2300},
+            "moves": [{"at_ms": 1760000000400_i64, "from": "gpu0", "to": "gpu1", "reason": "idle"}]}}],
         "bad": [{"summary": "forgotten or never seen", "status": 404, "response": {
             "code": "NOT_FOUND", "message": "no such task; finished tasks are kept for 600000 ms", "retriable": false}}]
     })))

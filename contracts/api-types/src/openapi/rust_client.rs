@@ -5,13 +5,15 @@
 
 use std::fmt::Write as _;
 
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{HttpMethod, OpenApi, Ref, RefOr, Response, Schema};
 
 /// Operations the client writes by hand.
 const BY_HAND: &[&str] = &["stream_task", "get_readyz"];
 /// Operations with POST that may be sent twice without harm: the contract says so.
 const REPEATABLE_POSTS: &[&str] = &["submit_task", "cancel_task"];
+/// The type of the query of operations that take one; utoipa knows its fields only.
+const QUERIES: &[(&str, &str)] = &[("list_tasks", "TaskQuery")];
 
 /// The text of the client's `generated.rs`.
 pub(super) fn render(document: &OpenApi) -> String {
@@ -42,6 +44,10 @@ fn render_method(path: &str, method: &HttpMethod, operation: &Operation) -> Stri
     for name in path_types(operation) {
         let _ = write!(arguments, ", id: {}api_types::{name}", if name == "PoolId" { "&" } else { "" });
     }
+    let query = query_type(operation);
+    if let Some(query) = query {
+        let _ = write!(arguments, ", query: &api_types::{query}");
+    }
     let body = body_type(operation);
     if let Some(body) = body {
         let _ = write!(arguments, ", body: &api_types::{body}");
@@ -50,6 +56,9 @@ fn render_method(path: &str, method: &HttpMethod, operation: &Operation) -> Stri
     let mut call = format!("Call::new(Method::{}, &[{}])", super::word(method), segments(path));
     if REPEATABLE_POSTS.contains(&id) {
         call.push_str(".repeatable()");
+    }
+    if query.is_some() {
+        call.push_str(".query(query)");
     }
     if body.is_some() {
         call.push_str(".json(body)");
@@ -79,13 +88,21 @@ fn segments(path: &str) -> String {
 
 /// Types of the path's parameters; each is a component.
 fn path_types(operation: &Operation) -> impl Iterator<Item = &str> {
-    let parameters = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+    parameters(operation, ParameterIn::Path).filter_map(|parameter| component(parameter.schema.as_ref()?))
+}
+
+fn query_type(operation: &Operation) -> Option<&'static str> {
+    parameters(operation, ParameterIn::Query).next()?;
+    let (_, name) = QUERIES.iter().find(|(of, _)| *of == id(operation)).expect("every query has its type in the table");
+    Some(name)
+}
+
+fn parameters(operation: &Operation, place: ParameterIn) -> impl Iterator<Item = &Parameter> {
+    let written_out = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
         RefOr::T(parameter) => Some(parameter),
         RefOr::Ref(_) => None,
     });
-    parameters
-        .filter(|parameter| parameter.parameter_in == ParameterIn::Path)
-        .filter_map(|parameter| component(parameter.schema.as_ref()?))
+    written_out.filter(move |parameter| parameter.parameter_in == place)
 }
 
 fn body_type(operation: &Operation) -> Option<&str> {

@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use super::{control, data, documents, merged_json, operations, to_yaml};
 use crate::sse::{EndFrame, ErrorFrame, EventName, TokenFrame};
-use crate::{AuthErrorEnvelope, ErrorEnvelope, TaskRequest, strict};
+use crate::{
+    AdmissionResponse, AuthErrorEnvelope, ErrorEnvelope, MoveReason, PolicyLabel, TaskList, TaskQuery, TaskRequest,
+    TaskState, TaskSummary, TokenSource, strict,
+};
 
 fn as_json(document: &utoipa::openapi::OpenApi) -> Value {
     serde_json::to_value(document).expect("JSON")
@@ -80,6 +83,38 @@ fn references_resolve() {
     }
 }
 
+/// LO-API-01: a closed set is documented with the words that go over the wire.
+#[test]
+fn closed_sets_are_the_words_of_the_wire() {
+    let document: Value = serde_json::from_str(&merged_json()).expect("JSON");
+    for (name, words) in [
+        ("TaskState", serde_json::to_value(TaskState::ALL)),
+        ("PolicyLabel", serde_json::to_value(PolicyLabel::ALL)),
+        ("MoveReason", serde_json::to_value(MoveReason::ALL)),
+        ("TokenSource", serde_json::to_value(TokenSource::ALL)),
+    ] {
+        assert_eq!(document["components"]["schemas"][name]["enum"], words.expect("words"), "{name}");
+    }
+}
+
+/// OC-CORE-1024, OC-CTRL-2050.1: what is left of the budgets comes with every admission and every stream.
+#[test]
+fn budgets_come_with_admissions_and_streams() {
+    let document = as_json(&data());
+    for (path, method, status) in
+        [("/v1/tasks", "post", "202"), ("/v1/tasks", "post", "200"), ("/v1/tasks/{id}/stream", "get", "200")]
+    {
+        let headers = &document["paths"][path][method]["responses"][status]["headers"];
+        for header in ["X-Budget-Tokens-Remaining", "X-Budget-Time-Remaining-Ms", "X-Budget-Cost-Remaining"] {
+            assert!(headers[header].is_object(), "{method} {path} {status}: {header}");
+        }
+    }
+    let required = &document["components"]["schemas"]["AdmissionResponse"]["required"];
+    for field in ["tokens_budget_remaining", "time_budget_remaining_ms", "cost_budget_remaining"] {
+        assert!(required.as_array().expect("a list").contains(&field.into()), "{field}");
+    }
+}
+
 /// OC-CTRL-2067, OC-CTRL-2069: good and bad examples, and they are what they claim to be.
 #[test]
 fn examples_hold() {
@@ -103,8 +138,13 @@ fn check_example(name: &str, example: &Value, ok: bool) {
         let parsed = strict::from_json::<TaskRequest>(example["request"].to_string().as_bytes());
         assert_eq!(parsed.is_ok(), ok, "{name}: {parsed:?}");
     }
+    if let Some(query) = example["query"].as_str().filter(|_| ok) {
+        assert!(serde_urlencoded::from_str::<TaskQuery>(query).is_ok(), "{name}: {query}");
+    }
     if !status.starts_with('2') {
         check_envelope(&status, &example["response"]);
+    } else if ok {
+        check_answer(name, &example["response"]);
     }
     for frame in example["frames"].as_array().into_iter().flatten() {
         let event: EventName = serde_json::from_value(frame["event"].clone()).expect("an event");
@@ -116,6 +156,16 @@ fn check_example(name: &str, example: &Value, ok: bool) {
             other => panic!("no example of {other} is expected"),
         }
     }
+}
+
+fn check_answer(name: &str, body: &Value) {
+    let fits = match name {
+        "post /v1/tasks" => serde_json::from_value::<AdmissionResponse>(body.clone()).map(drop),
+        "get /v1/tasks" => serde_json::from_value::<TaskList>(body.clone()).map(drop),
+        "get /v1/tasks/{id}" => serde_json::from_value::<TaskSummary>(body.clone()).map(drop),
+        _ => return,
+    };
+    assert!(fits.is_ok(), "{name}: {fits:?}");
 }
 
 fn check_envelope(status: &str, body: &Value) {

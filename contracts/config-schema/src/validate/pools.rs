@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
-use api_types::{DeterminismLevel, Engine};
+use api_types::{DeterminismLevel, Engine, Priority};
 
 use crate::load::Findings;
-use crate::{Activation, Config, Container, EngineSource, MissingTable, Pool, ProvisioningMode};
+use crate::{Activation, Config, Container, EngineSource, External, MissingTable, Pool, ProvisioningMode};
 
 pub(super) fn validate(config: &Config, findings: &mut Findings) {
     let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
@@ -105,8 +105,13 @@ fn waiting(pool: &Pool, at: At, findings: &mut Findings) {
             let what = format!("must not exceed queue.capacity, which is {}", pool.queue.capacity);
             findings.problem(key("queue_capacity"), what);
         }
-        if limits.rate_limit_rps.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-            findings.problem(key("rate_limit_rps"), "must be greater than 0; leave it out for no limit");
+        super::throttle(&key("rate_limit"), limits.rate_limit_rps, limits.rate_limit_burst, findings);
+        let lacks_weight = |class: &&Priority| pool.admission.limits(**class).is_none_or(|it| it.weight.is_none());
+        if let Some(class) = Priority::ALL.iter().find(lacks_weight).filter(|_| limits.weight.is_some()) {
+            findings.problem(
+                key("weight"),
+                format!("is a share beside that of `{class}`, which has none; give both or neither"),
+            );
         }
     }
 }
@@ -125,6 +130,7 @@ fn engine(config: &Config, pool: &Pool, at: At, findings: &mut Findings) {
         Ok(EngineSource::Source(source)) if source.reference.is_empty() => {
             findings.problem(at.key("provisioning.source.ref"), "must name a tag, branch or commit");
         }
+        Ok(EngineSource::External(external)) => replicas(external, at, findings),
         Ok(EngineSource::Container(container)) => image(container, at, findings),
         Ok(EngineSource::Package(package)) => {
             if package.name.is_empty() {
@@ -156,6 +162,16 @@ fn missing_table(mode: ProvisioningMode, at: At, findings: &mut Findings) {
 fn not_allowed(mode: ProvisioningMode, permission: &str, at: At, findings: &mut Findings) {
     let what = format!("mode `{mode}` needs `{permission} = true`, here or in [policy.outbound]");
     findings.problem(at.key(&format!("provisioning.{permission}")), what);
+}
+
+fn replicas(external: &External, at: At, findings: &mut Findings) {
+    let mut seen = BTreeSet::from([external.url.as_str().trim_end_matches('/')]);
+    for (i, url) in external.replicas.iter().enumerate() {
+        if !seen.insert(url.as_str().trim_end_matches('/')) {
+            let what = format!("`{url}` is an engine of this pool already; name each once");
+            findings.problem(at.key(&format!("provisioning.external.replicas[{i}]")), what);
+        }
+    }
 }
 
 fn image(container: &Container, at: At, findings: &mut Findings) {

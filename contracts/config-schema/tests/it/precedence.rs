@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api_types::{DeterminismLevel, Engine};
-use config_schema::{Config, ConfigError, LogFormat, Origin, Overrides, ProvisioningMode, Sources};
+use api_types::{DeterminismLevel, Engine, Priority};
+use config_schema::{
+    Config, ConfigError, EngineUrl, LogFormat, Origin, Overrides, PlacementOverride, ProvisioningMode, RateLimit,
+    Sources,
+};
 
 use crate::support::{POOL, Variables, home, load_named, load_text};
 
@@ -167,11 +170,41 @@ fn defaults() {
         (config.stream.channel_cap.get(), config.stream.microbatch(), config.stream.heartbeat()),
         (32, None, None)
     );
+    assert_eq!(config.admission.placement_overrides, PlacementOverride::ALL);
+    assert_eq!(config.admission.token_rate_limit(), None);
+    assert_eq!((config.history.retain_days, config.history.max_tasks), (30, 100_000));
     let pool = &config.pools[0];
     assert_eq!((pool.slots.get(), pool.determinism(), pool.queue.capacity.get()), (1, DeterminismLevel::Strict, 64));
     assert_eq!((pool.timeouts.wall_ms, pool.timeouts.idle_ms), (600_000, 30_000));
     assert!(pool.is_kept() && pool.require_same_engine_version && pool.idle_unload().is_none());
     assert!(!config.allows_package_installs(pool) && !config.allows_binary_downloads(pool));
+}
+
+/// A burst that is not given is one second's tasks, and one at least.
+#[test]
+fn the_rate_decides_the_burst() {
+    for (settings, per_second, burst) in [
+        ("rate_limit_rps = 0.25", 0.25, 1),
+        ("rate_limit_rps = 2.5", 2.5, 3),
+        ("rate_limit_rps = 1e12", 1e12, u32::MAX),
+        ("rate_limit_rps = 2.5, rate_limit_burst = 10", 2.5, 10),
+    ] {
+        let text = format!("{POOL}admission.priorities = [{{ name = \"batch\", {settings} }}]\n");
+        let pool = load_text(&text).expect("loads").config.pools.remove(0);
+        let limit = pool.admission.limits(Priority::Batch).and_then(|limits| limits.rate_limit());
+        let expected = RateLimit { per_second, burst: burst.try_into().expect("at least one") };
+        assert_eq!(limit, Some(expected), "{settings}");
+    }
+}
+
+/// The engines of an external pool, the first one first.
+#[test]
+fn a_pool_lists_its_replicas() {
+    let text = format!("{POOL}provisioning.external.replicas = [\"http://127.0.0.1:2\", \"unix:/run/b.sock\"]\n");
+    let pool = load_text(&text).expect("loads").config.pools.remove(0);
+    let urls: Vec<&str> =
+        pool.provisioning.external.iter().flat_map(|external| external.urls()).map(EngineUrl::as_str).collect();
+    assert_eq!(urls, ["http://127.0.0.1:18080", "http://127.0.0.1:2", "unix:/run/b.sock"]);
 }
 
 /// ORCH-3800: the mode follows the engine unless it is set.

@@ -121,6 +121,26 @@ fn rules_between_values() {
             "admission.priorities[0].rate_limit_rps",
             "greater than 0",
         ),
+        (
+            "admission.priorities = [{ name = \"batch\", rate_limit_burst = 2 }]",
+            "admission.priorities[0].rate_limit_burst",
+            "give the rate too",
+        ),
+        (
+            "admission.priorities = [{ name = \"batch\", weight = 1 }]",
+            "admission.priorities[0].weight",
+            "`interactive`, which has none",
+        ),
+        (
+            "admission.priorities = [{ name = \"batch\" }, { name = \"interactive\", weight = 4 }]",
+            "admission.priorities[1].weight",
+            "`batch`, which has none",
+        ),
+        (
+            "provisioning.mode = \"external\"\nprovisioning.external = { url = \"http://h:1\", replicas = [\"http://h:2\", \"http://h:1/\"] }",
+            "provisioning.external.replicas[1]",
+            "name each once",
+        ),
         ("provisioning.mode = \"source\"", "devices", "GPUs"),
         ("devices = [0]\nprovisioning.mode = \"source\"", "provisioning.source", "`repo` and `ref`"),
         ("devices = [0]\nprovisioning.mode = \"container\"", "provisioning.container", "`image`"),
@@ -139,6 +159,47 @@ fn rules_between_values() {
         let path = format!("pools[0].{path}");
         let hit = found.iter().any(|problem| problem.path == path && problem.what.contains(says));
         assert!(hit, "{lines}: {found:?}");
+    }
+}
+
+/// LO-CFG-20: a limit that cannot hold, or that nobody could pass, is refused by its key.
+#[test]
+fn limits_hold_or_are_refused() {
+    let cases: &[(&str, &str)] = &[
+        ("[sessions]\ntokens_budget = 0", "sessions.tokens_budget"),
+        ("[sessions]\ntime_budget_ms = 0", "sessions.time_budget_ms"),
+        ("[sessions]\ncost_budget = 0.0\ncost_per_1k_tokens = 1.0", "sessions.cost_budget"),
+        ("[sessions]\ncost_budget = 5.0", "sessions.cost_per_1k_tokens"),
+        ("[sessions]\ncost_budget = 5.0\ncost_per_1k_tokens = 0.0", "sessions.cost_per_1k_tokens"),
+        ("[sessions]\ncost_per_1k_tokens = -1.0", "sessions.cost_per_1k_tokens"),
+        ("[admission]\ntoken_rate_limit_rps = 0.0", "admission.token_rate_limit_rps"),
+        ("[admission]\ntoken_rate_limit_burst = 9", "admission.token_rate_limit_burst"),
+    ];
+    for (text, path) in cases {
+        let found = problems(load_text(text));
+        let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, [*path], "{text}: {found:?}");
+    }
+    assert!(
+        load_text("[sessions]\ntokens_budget = 1\ntime_budget_ms = 1\ncost_budget = 0.5\ncost_per_1k_tokens = 0.1\n")
+            .is_ok()
+    );
+}
+
+/// LO-CFG-03: a number without an end is refused where it stands instead of being taken for "unset".
+#[test]
+fn numbers_are_finite() {
+    let toml = format!("[sessions]\ncost_budget = nan\n{POOL}devices = [0, 1]\ntensor_split = [0.5, inf]\n");
+    let yaml = "sessions:\n  cost_budget: .nan\nadmission:\n  token_rate_limit_rps: -.inf\n";
+    for (name, text, expected) in [
+        ("a.toml", toml.as_str(), [(Some(2), "sessions.cost_budget"), (Some(11), "pools[0].tensor_split[1]")]),
+        ("a.yaml", yaml, [(None, "admission.token_rate_limit_rps"), (None, "sessions.cost_budget")]),
+    ] {
+        let found = misfits(load_named(name, text, &home()));
+        let places: Vec<_> =
+            found.iter().map(|misfit| (misfit.position.map(|p| p.line), misfit.error.path.as_str())).collect();
+        assert_eq!(places, expected, "{found:?}");
+        assert!(found.iter().all(|misfit| misfit.error.problem == "expected a finite number"), "{found:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use api_types::{ErrorKind, TaskId};
+use api_types::{ErrorKind, TaskId, TaskQuery, TaskState};
 use openapi_client::{BearerToken, Client, ClientConfig, ClientError};
 use serde_json::json;
 
@@ -84,7 +84,7 @@ async fn a_wrong_token_is_told_and_not_shown() {
     })
     .await;
     let client = client_with(&server.url, Some("very-secret-token"));
-    let error = client.list_tasks().await.expect_err("refused");
+    let error = client.list_tasks(&TaskQuery::default()).await.expect_err("refused");
     let ClientError::Unauthorized(refusal) = &error else { panic!("{error:?}") };
     assert_eq!(refusal.envelope.code, 40102);
     assert!(!format!("{error:?} {client:?}").contains("very-secret"));
@@ -133,8 +133,23 @@ async fn a_lost_connection_is_tried_again() {
         _ => Reply::json(200, json!({"tasks": []})),
     })
     .await;
-    assert!(client(&server.url).list_tasks().await.expect("the second try").tasks.is_empty());
+    assert!(client(&server.url).list_tasks(&TaskQuery::default()).await.expect("the second try").tasks.is_empty());
     assert_eq!(server.routes(), ["GET /v1/tasks", "GET /v1/tasks"]);
+}
+
+/// LO-TOOL-06: filters go into the query, and only those that are given.
+#[tokio::test]
+async fn a_query_goes_behind_the_path() {
+    let server = TestServer::start(|_| Reply::json(200, json!({"tasks": [], "next_cursor": "n"}))).await;
+    let query = TaskQuery {
+        limit: Some(2),
+        state: vec![TaskState::Failed, TaskState::Expired],
+        model_ref: Some("hf:a/b c&d".to_owned()),
+        ..TaskQuery::default()
+    };
+    let list = client(&server.url).list_tasks(&query).await.expect("a list");
+    assert_eq!(list.next_cursor.as_deref(), Some("n"));
+    assert_eq!(server.routes(), ["GET /v1/tasks?limit=2&state=failed%2Cexpired&model_ref=hf%3Aa%2Fb+c%26d"]);
 }
 
 /// LO-CLI-03: nobody there is its own kind of failure.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api_types::{Engine, Priority, SessionId, TaskId, TaskRequest, Workload};
-use openapi_client::{ClientError, Event, Frame};
+use openapi_client::{Budgets, ClientError, Event, Frame};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -35,12 +35,19 @@ fn name(event: &Event) -> String {
     serde_json::to_value(event).expect("JSON")["event"].as_str().expect("a name").to_owned()
 }
 
-/// ORCH-2002, SSE-1002: typed frames in order with their ids; unknown ones are skipped; nothing after the last.
+/// ORCH-2002, SSE-1002, OC-CORE-1024: typed frames in order with their ids; unknown ones are skipped; nothing after the last.
 #[tokio::test]
 async fn frames_come_typed_and_in_order() {
-    let server = TestServer::start(|_| whole().header("X-Correlation-Id", "c-9")).await;
+    let server = TestServer::start(|_| {
+        whole()
+            .header("X-Correlation-Id", "c-9")
+            .header("X-Budget-Tokens-Remaining", "1500")
+            .header("X-Budget-Cost-Remaining", "0.25")
+    })
+    .await;
     let mut stream = client(&server.url).submit_stream(&task()).await.expect("a stream");
     assert_eq!(stream.correlation_id().as_deref(), Some("c-9"));
+    assert_eq!(stream.budgets(), Budgets { tokens: Some(1500), time_ms: None, cost: Some(0.25) });
     let mut seen = Vec::new();
     while let Some(event) = stream.next().await.expect("an event") {
         seen.push((event.id.expect("an id"), name(&event)));
