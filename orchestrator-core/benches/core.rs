@@ -3,7 +3,7 @@
 use api_types::{Engine, PlacementOverrides, Priority, TaskId};
 use divan::{Bencher, black_box};
 use orchestrator_core::policy::{JobSpec, PlacementInput, PoolSnapshot, decide};
-use orchestrator_core::queue::{BoundedQueue, FullPolicy};
+use orchestrator_core::queue::{BoundedQueue, FullPolicy, QueueLimits};
 
 const WAITING: u64 = 1_000_000;
 /// Operations measured together: one alone is shorter than the clock can tell.
@@ -29,7 +29,7 @@ const fn class(number: usize) -> Priority {
 }
 
 fn full_queue() -> BoundedQueue<TaskId> {
-    let mut queue = BoundedQueue::new(usize::MAX, FullPolicy::Reject);
+    let mut queue = BoundedQueue::new(QueueLimits::new(usize::MAX, FullPolicy::Reject));
     for (number, id) in ids(0..WAITING).into_iter().enumerate() {
         queue.enqueue(id, class(number)).expect("there is room");
     }
@@ -111,6 +111,7 @@ fn job() -> JobSpec {
     JobSpec {
         priority: Priority::Interactive,
         expected_tokens: None,
+        max_tokens: Some(256),
         engine: Engine::Llamacpp,
         model_ref: "hf:org/repo/file.gguf".to_owned(),
         required_ctx: 4_096,
@@ -118,6 +119,7 @@ fn job() -> JobSpec {
         placement: PlacementOverrides::default(),
         requirements: None,
         session_affinity_pool: None,
+        session_affinity_replica: None,
         determinism: None,
         sampler_profile_version: None,
     }

@@ -14,7 +14,7 @@ use api_types::{ErrorKind, TaskRequest, Workload};
 
 use crate::Refusal;
 
-pub use limits::{ModelLimits, TokenCount, check_limits};
+pub use limits::{ModelLimits, TokenCount, check_limits, fits_for_sure, input_bytes};
 
 /// The largest seed. 4294967295 means "draw one" to llama.cpp (`LLAMA_DEFAULT_SEED`), so it would not be repeatable.
 pub const MAX_SEED: i64 = 4_294_967_294;

@@ -5,11 +5,13 @@
 //! no thread and no randomness here; time comes in as `now_ms`, a monotonic count of milliseconds, and equal inputs give
 //! equal outputs (ORCH-3252, LO-PLC-01).
 
+pub mod classes;
 pub mod refusal;
 pub mod task;
 
 pub mod guard;
 pub mod session;
+pub mod throttle;
 
 pub mod estimate;
 pub mod policy;

@@ -12,11 +12,11 @@ mod rank;
 mod tests;
 
 pub use decide::decide;
-pub use decision::{DecisionLog, Exclusion, MAX_EXCLUSIONS, NoCapacityReason, PlacementDecision, TieBreaker};
+pub use decision::{DecisionLog, Exclusion, MAX_LISTED, NoCapacityReason, Outranked, PlacementDecision, TieBreaker};
 pub use explain::explain;
 pub use filter::{STALE_AFTER_MS, misfit, takes_work};
 pub use job::{JobSpec, ModelRequirements};
-pub use pool::PoolSnapshot;
+pub use pool::{Load, PoolSnapshot};
 
 /// Everything a decision depends on.
 #[derive(Clone, Copy, Debug)]

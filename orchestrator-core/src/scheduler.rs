@@ -10,6 +10,7 @@ mod change;
 mod dispatch;
 mod pool;
 mod query;
+mod replica;
 mod types;
 
 #[cfg(test)]
@@ -19,13 +20,18 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use api_types::{Engine, PoolId, Priority, TaskId, TaskState};
+use foldhash::fast::RandomState;
 
+use crate::classes::PerClass;
 use crate::estimate::{Demand, Estimate};
 use crate::policy::{JobSpec, PlacementInput, PoolSnapshot};
-use pool::Pool;
+use pool::{Forecast, Pool};
 
 pub use query::Outlook;
-pub use types::{Action, Admission, Canceled, Dispatch, NewTask, Outcome, PoolFacts, PoolSpec, PoolView, Requeued};
+pub use types::{
+    Action, Admission, Canceled, Dispatch, NewTask, Outcome, PoolSpec, PoolView, Rejection, ReplicaFacts, ReplicaSpec,
+    ReplicaView, Requeued,
+};
 
 /// Pools, queues, leases and living tasks.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ pub struct Scheduler {
     by_id: HashMap<PoolId, usize>,
     /// Pools by engine and model name: those that may take over each other's tasks.
     serving: HashMap<(Engine, Arc<str>), Vec<usize>>,
-    tasks: HashMap<TaskId, Task>,
+    tasks: HashMap<TaskId, Task, RandomState>,
     /// Pools that may be able to start something, each at most once.
     startable: VecDeque<usize>,
     /// Waiting tasks of all pools.
@@ -51,43 +57,25 @@ struct Task {
     state: TaskState,
     job: JobSpec,
     demand: Demand,
+    prompt_bytes: u64,
     pool: usize,
     /// Order of admission.
     sequence: u64,
+    admitted_at_ms: u64,
+    /// What it was told at its admission, and the pool that said so.
+    foreseen: Forecast,
+    foreseen_by: usize,
     deadline_at_ms: u64,
     /// Whether placement had to widen a preference for it.
     fallback_used: bool,
     /// How often it was dispatched.
     dispatches: u32,
-    /// The pool whose worker was lost under it.
-    lost_on: Option<usize>,
+    /// The pool and the replica that were lost under it.
+    lost_on: Option<(usize, usize)>,
     cancel_asked: bool,
     dispatched_at_ms: u64,
     /// What it was predicted to take when it was dispatched.
     predicted: Estimate,
-}
-
-/// One value per queue class.
-#[derive(Clone, Copy, Debug, Default)]
-struct PerClass<T> {
-    interactive: T,
-    batch: T,
-}
-
-impl<T> PerClass<T> {
-    const fn of(&self, priority: Priority) -> &T {
-        match priority {
-            Priority::Interactive => &self.interactive,
-            Priority::Batch => &self.batch,
-        }
-    }
-
-    const fn of_mut(&mut self, priority: Priority) -> &mut T {
-        match priority {
-            Priority::Interactive => &mut self.interactive,
-            Priority::Batch => &mut self.batch,
-        }
-    }
 }
 
 impl Scheduler {
@@ -100,7 +88,7 @@ impl Scheduler {
             snapshots: Vec::with_capacity(specs.len()),
             by_id: HashMap::with_capacity(specs.len()),
             serving: HashMap::new(),
-            tasks: HashMap::new(),
+            tasks: HashMap::default(),
             startable: VecDeque::new(),
             waiting: PerClass::default(),
             snapshot_version: 1,
@@ -146,9 +134,24 @@ impl Scheduler {
     /// Copies what is counted here into what placement sees.
     fn refresh_load(&mut self, index: usize) {
         let (pool, snapshot) = (&self.pools[index], &mut self.snapshots[index]);
-        let busy = i32::try_from(pool.leases.len()).unwrap_or(i32::MAX);
-        snapshot.slots_free = snapshot.slots_total.saturating_sub(busy);
+        let (slots, free) = pool.slots();
+        snapshot.slots_free = i32::try_from(free).unwrap_or(i32::MAX);
         snapshot.queued = i32::try_from(pool.queue.len()).unwrap_or(i32::MAX);
+        snapshot.class_full = PerClass {
+            interactive: !pool.queue.has_room(Priority::Interactive),
+            batch: !pool.queue.has_room(Priority::Batch),
+        };
+        if snapshot.perf_tokens_per_s.is_some() {
+            snapshot.load = Some(pool.load(slots, free));
+        }
+    }
+
+    /// Copies what was learned about a pool's speed into what placement sees.
+    fn refresh_speed(&mut self, index: usize) {
+        let (speed, snapshot) = (&self.pools[index].speed, &mut self.snapshots[index]);
+        snapshot.perf_tokens_per_s = speed.tokens_per_s();
+        snapshot.first_token_ms = speed.first_token_ms();
+        snapshot.output_share = speed.limit_share();
     }
 
     /// Books a task that was put into a pool's queue.

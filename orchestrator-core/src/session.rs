@@ -1,13 +1,23 @@
-//! Sessions: how long they live, how many turns they have, and which pool holds their prefix (ORCH-3021).
+//! Sessions: how long they live, how much they may use, and which pool holds their prefix (ORCH-3021, ORCH-3099).
+//!
+//! What a task may use at most is reserved when it is admitted and settled with what it really used when it ends, so
+//! tasks that run side by side cannot overspend a budget together: what is spent and reserved never exceeds it as long as
+//! no task uses more than it reserved.
+
+mod budget;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 
-use api_types::{ErrorKind, PolicyLabel, PoolId, SessionId};
+use api_types::{ErrorKind, PolicyLabel, PoolId, ReplicaId, SessionId, TaskId};
 
 use crate::Refusal;
+use budget::{Account, Allowance, Amount};
 
 /// What a session may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SessionLimits {
     /// How long a session lasts from its first task on, used or not, in milliseconds.
     pub ttl_ms: u64,
@@ -15,12 +25,41 @@ pub struct SessionLimits {
     pub max_turns: u32,
     /// Sessions kept at the same time; beyond it the oldest is forgotten.
     pub max_sessions: usize,
+    /// How long after its last first token a session still asks for the pool that streamed it, in milliseconds; `None`
+    /// while it lasts.
+    pub affinity_ttl_ms: Option<u64>,
+    /// Tokens it may generate; `None` without limit.
+    pub tokens_budget: Option<u64>,
+    /// Time it may decode, in milliseconds; `None` without limit.
+    pub time_budget_ms: Option<u64>,
+    /// What it may cost, in the operator's own unit, to the billionth; `None` without limit.
+    pub cost_budget: Option<f64>,
+    /// What a thousand generated tokens cost, in the same unit, to the millionth; `None` is nothing.
+    pub cost_per_1k_tokens: Option<f64>,
 }
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { ttl_ms: 600_000, max_turns: 8, max_sessions: 65_536 }
+        Self {
+            ttl_ms: 600_000,
+            max_turns: 8,
+            max_sessions: 65_536,
+            affinity_ttl_ms: None,
+            tokens_budget: None,
+            time_budget_ms: None,
+            cost_budget: None,
+            cost_per_1k_tokens: None,
+        }
     }
+}
+
+/// What a task may use at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Tokens that it may generate; 0 for one that generates nothing, such as an embedding.
+    pub max_tokens: u32,
+    /// Time it is predicted to decode, in milliseconds; `None` when nobody can tell.
+    pub decode_ms: Option<u64>,
 }
 
 /// A turn that was granted.
@@ -30,110 +69,259 @@ pub struct Turn {
     pub turn_no: u32,
     /// Whether the session came to exist with it.
     pub created: bool,
+    /// Time reserved for decoding, in milliseconds, after which the task needs [`Sessions::extend_time`]; `None` when
+    /// decode time has no budget.
+    pub decode_ms: Option<u64>,
+}
+
+/// What a task has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Tokens it generated.
+    pub tokens_out: u32,
+    /// Time it decoded, in milliseconds.
+    pub decode_ms: u64,
+}
+
+/// What a task was charged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settled {
+    /// The session that was charged.
+    pub session_id: SessionId,
+    /// What the task cost.
+    pub cost: f64,
+    /// What it used beyond its reservation. It is charged all the same, so budgets may be overspent by that much. Time
+    /// counts only where it has a budget.
+    pub overrun: Used,
+    /// What the session has left.
+    pub budgets: Budgets,
+}
+
+/// What a session has used and has left, reservations of running tasks taken off. `None` is no such budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budgets {
+    /// Tokens that its settled tasks generated.
+    pub tokens_used: u64,
+    /// Tokens it may still generate.
+    pub tokens_remaining: Option<u64>,
+    /// Time it may still decode, in milliseconds.
+    pub time_remaining_ms: Option<u64>,
+    /// What it may still cost.
+    pub cost_remaining: Option<f64>,
+}
+
+/// Where a session was served last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The pool.
+    pub pool_id: PoolId,
+    /// Its replica.
+    pub replica_id: ReplicaId,
 }
 
 /// A session as a client may see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SessionView {
     /// Time until it ends, in milliseconds.
     pub ttl_ms_remaining: u64,
     /// Turns used.
     pub turns: u32,
+    /// Tasks of it that wait or run.
+    pub running: u32,
     /// Whether the pool below still holds its prefix, as far as we know (LO-SES-03).
     pub kv_warmth: bool,
-    /// The pool that served it last.
-    pub affinity_pool: Option<PoolId>,
+    /// Where it was served last, unless that was too long ago.
+    pub home: Option<Home>,
+    /// What it has used and has left.
+    pub budgets: Budgets,
 }
 
 /// All sessions. Sessions that have expired are dropped before anything else is looked at (LO-SES-01).
+///
+/// A session that is dropped or deleted while tasks of it run lets them run on; they are charged to nobody, also when a
+/// new session has taken its id.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     limits: SessionLimits,
+    allowance: Allowance,
     sessions: HashMap<SessionId, Session>,
     /// When each session expires, soonest first; equal times in the order of ids, so that replays agree.
     expiries: BTreeSet<(u64, SessionId)>,
+    /// What tasks have reserved, until they are settled or undone (LO-SES-06).
+    reservations: HashMap<TaskId, Reservation>,
+    /// Sessions that ever began.
+    begun: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Session {
+    /// Tells it from another session of the same id.
+    serial: u64,
     expires_ms: u64,
     turns: u32,
-    kv_warmth: bool,
-    affinity_pool: Option<PoolId>,
+    running: u32,
+    account: Account,
+    warmth: Option<Warmth>,
+}
+
+/// Where a session's prefix is.
+#[derive(Clone, Debug)]
+struct Warmth {
+    home: Home,
+    /// When it last streamed a first token.
+    since_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reservation {
+    session_id: SessionId,
+    serial: u64,
+    amount: Amount,
 }
 
 impl Sessions {
     /// No sessions yet.
     #[must_use]
     pub fn new(limits: SessionLimits) -> Self {
-        Self { limits, sessions: HashMap::new(), expiries: BTreeSet::new() }
+        Self {
+            limits,
+            allowance: Allowance::new(&limits),
+            sessions: HashMap::new(),
+            expiries: BTreeSet::new(),
+            reservations: HashMap::new(),
+            begun: 0,
+        }
     }
 
-    /// Grants a turn. A session lasts from its first turn on; further turns do not prolong it.
+    /// Grants a turn and reserves what the task may use: its tokens, their cost, and its decode time as predicted, or a
+    /// first second of it when nobody can tell. A session lasts from its first turn on; further turns do not prolong it.
     ///
     /// # Errors
     /// `ADMISSION_REJECT` labelled `session-turns` when the turns are used up; the session is forgotten (LO-SES-02).
-    pub fn begin_turn(&mut self, id: SessionId, now_ms: u64) -> Result<Turn, Refusal> {
+    /// `ADMISSION_REJECT` labelled `session-budget` when a budget does not cover the task, `CONFLICT` when the task has
+    /// been admitted already; nothing has changed then.
+    pub fn admit(&mut self, id: SessionId, task: TaskId, ask: Ask, now_ms: u64) -> Result<Turn, Refusal> {
         self.prune(now_ms);
-        let used = self.sessions.get(&id).map_or(0, |session| session.turns);
-        if used >= self.limits.max_turns {
+        if self.reservations.contains_key(&task) {
+            let message = format!("task {task} is queued or running already; choose a new task_id");
+            return Err(Refusal::new(ErrorKind::Conflict, message));
+        }
+        let (turns, account) =
+            self.sessions.get(&id).map_or((0, Account::default()), |session| (session.turns, session.account));
+        if turns >= self.limits.max_turns {
             self.delete(id);
             return Err(self.turns_spent());
         }
+        let amount = self.allowance.cover(&account, ask)?;
         let created = !self.sessions.contains_key(&id);
-        if created {
-            self.make_room();
-            let expires_ms = now_ms.saturating_add(self.limits.ttl_ms);
-            self.expiries.insert((expires_ms, id));
-            self.sessions.insert(id, Session { expires_ms, turns: 0, kv_warmth: false, affinity_pool: None });
-        }
-        let turn_no = self.update(id, |session| {
-            session.turns += 1;
-            session.turns
-        });
-        Ok(Turn { turn_no: turn_no.unwrap_or(1), created })
+        let session = self.get_or_begin(id, now_ms);
+        session.turns += 1;
+        session.running += 1;
+        session.account.reserve(amount);
+        let (turn_no, serial) = (session.turns, session.serial);
+        self.reservations.insert(task, Reservation { session_id: id, serial, amount });
+        Ok(Turn { turn_no, created, decode_ms: self.limits.time_budget_ms.map(|_| amount.decode_ms) })
     }
 
-    /// Gives a turn back whose task was refused after all. A session that came to exist with it is forgotten.
-    pub fn undo_turn(&mut self, id: SessionId, turn: Turn) {
-        let left = self.update(id, |session| {
-            session.turns = session.turns.saturating_sub(1);
-            session.turns
-        });
-        if turn.created && left == Some(0) {
+    /// Takes an admission back whose task was refused after all: its turn and its reservation. A session without any turn
+    /// left is forgotten.
+    pub fn undo(&mut self, task: TaskId) {
+        let Some((id, session, _)) = self.release(task) else {
+            return;
+        };
+        session.turns -= 1;
+        if session.turns == 0 {
             self.delete(id);
         }
     }
 
-    /// Notes that a pool has streamed the session's first token, so that its prefix is there. `false` when there is no
-    /// such session.
-    pub fn mark_warm(&mut self, id: SessionId, pool: &PoolId) -> bool {
-        let note = |session: &mut Session| {
-            session.kv_warmth = true;
-            session.affinity_pool = Some(pool.clone());
+    /// Reserves more decode time for a task and says how much it got, in milliseconds: all of it or what is left. At 0
+    /// the budget is used up and the task has to stop. Everything is granted where time has no budget or the session is
+    /// gone.
+    pub fn extend_time(&mut self, task: TaskId, more_ms: u64) -> u64 {
+        let Some(reservation) = self.reservations.get_mut(&task) else {
+            return more_ms;
         };
-        self.update(id, note).is_some()
+        let Some(session) = alive(&mut self.sessions, reservation) else {
+            return more_ms;
+        };
+        let Some(left_ms) = self.allowance.budgets(&session.account).time_remaining_ms else {
+            return more_ms;
+        };
+        let granted = Amount { tokens: 0, decode_ms: more_ms.min(left_ms) };
+        session.account.reserve(granted);
+        reservation.amount.decode_ms += granted.decode_ms;
+        granted.decode_ms
     }
 
-    /// Notes that the session's prefix is lost; KV never moves between workers (ORCH-3023). `false` when there is no such
-    /// session.
+    /// Ends a task's reservation and charges what it used in full, also what it used beyond its reservation
+    /// ([`Settled::overrun`]). Expired sessions are dropped first. `None` when the task has no reservation or its session
+    /// is gone; the task is forgotten in any case.
+    pub fn settle(&mut self, task: TaskId, used: Used, now_ms: u64) -> Option<Settled> {
+        self.prune(now_ms);
+        let (session_id, session, reserved) = self.release(task)?;
+        let used_amount = Amount { tokens: u64::from(used.tokens_out), decode_ms: used.decode_ms };
+        session.account.charge(used_amount);
+        let account = session.account;
+        Some(Settled {
+            session_id,
+            cost: self.allowance.cost(used_amount.tokens),
+            overrun: self.allowance.overrun(used, reserved),
+            budgets: self.allowance.budgets(&account),
+        })
+    }
+
+    /// Notes that a replica has streamed a task's first token, so that its session's prefix is there. `false` when the
+    /// session is gone.
+    pub fn mark_warm(&mut self, task: TaskId, home: Home, now_ms: u64) -> bool {
+        let session = self.reservations.get(&task).and_then(|reservation| alive(&mut self.sessions, reservation));
+        let warmth = Warmth { home, since_ms: now_ms };
+        session.map(|session| session.warmth = Some(warmth)).is_some()
+    }
+
+    /// Notes that the session's prefix is lost. `false` when there is no such session.
     pub fn mark_cold(&mut self, id: SessionId) -> bool {
-        let note = |session: &mut Session| {
-            session.kv_warmth = false;
-            session.affinity_pool = None;
+        self.sessions.get_mut(&id).map(|session| session.warmth = None).is_some()
+    }
+
+    /// Notes that a worker was lost under the session. KV never moves between workers, so its prefix is lost, and its
+    /// budgets begin anew; what running tasks have reserved stays reserved (ORCH-3023). `false` when there is no such
+    /// session.
+    pub fn fail_over(&mut self, id: SessionId) -> bool {
+        let reset = |session: &mut Session| {
+            session.warmth = None;
+            session.account.forgive();
         };
-        self.update(id, note).is_some()
+        self.sessions.get_mut(&id).map(reset).is_some()
     }
 
     /// A session, after expired ones were dropped.
     pub fn get(&mut self, id: SessionId, now_ms: u64) -> Option<SessionView> {
-        self.prune(now_ms);
+        let home = self.affinity(id, now_ms);
         self.sessions.get(&id).map(|session| SessionView {
             ttl_ms_remaining: session.expires_ms.saturating_sub(now_ms),
             turns: session.turns,
-            kv_warmth: session.kv_warmth,
-            affinity_pool: session.affinity_pool.clone(),
+            running: session.running,
+            kv_warmth: home.is_some(),
+            home,
+            budgets: self.allowance.budgets(&session.account),
         })
+    }
+
+    /// What a session has used and has left.
+    #[must_use]
+    pub fn budgets(&self, id: SessionId) -> Option<Budgets> {
+        self.sessions.get(&id).map(|session| self.allowance.budgets(&session.account))
+    }
+
+    /// Where the session's next task had best go to, after expired sessions were dropped; forgotten when its
+    /// last first token is too long ago (ORCH-3480).
+    pub fn affinity(&mut self, id: SessionId, now_ms: u64) -> Option<Home> {
+        self.prune(now_ms);
+        let ttl_ms = self.limits.affinity_ttl_ms.unwrap_or(self.limits.ttl_ms);
+        let session = self.sessions.get_mut(&id)?;
+        session.warmth.take_if(|warmth| warmth.since_ms.saturating_add(ttl_ms) <= now_ms);
+        session.warmth.as_ref().map(|warmth| warmth.home.clone())
     }
 
     /// Forgets a session. `false` when there was none, which is no error (ORCH-2005).
@@ -153,7 +341,7 @@ impl Sessions {
         before - self.sessions.len()
     }
 
-    /// Sessions kept, expired ones not yet dropped among them.
+    /// Sessions kept, expired ones not yet dropped among them (LO-SES-05).
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -165,6 +353,18 @@ impl Sessions {
         self.sessions.is_empty()
     }
 
+    fn get_or_begin(&mut self, id: SessionId, now_ms: u64) -> &mut Session {
+        let expires_ms = now_ms.saturating_add(self.limits.ttl_ms);
+        if !self.sessions.contains_key(&id) {
+            self.make_room();
+            self.begun += 1;
+            self.expiries.insert((expires_ms, id));
+        }
+        let serial = self.begun;
+        let new = || Session { serial, expires_ms, turns: 0, running: 0, account: Account::default(), warmth: None };
+        self.sessions.entry(id).or_insert_with(new)
+    }
+
     fn make_room(&mut self) {
         while self.sessions.len() >= self.limits.max_sessions.max(1) {
             let Some((_, id)) = self.expiries.first().copied() else {
@@ -174,8 +374,13 @@ impl Sessions {
         }
     }
 
-    fn update<R>(&mut self, id: SessionId, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
-        self.sessions.get_mut(&id).map(change)
+    /// Ends a task's reservation; what it had reserved and its session, if that still lives.
+    fn release(&mut self, task: TaskId) -> Option<(SessionId, &mut Session, Amount)> {
+        let reservation = self.reservations.remove(&task)?;
+        let session = alive(&mut self.sessions, &reservation)?;
+        session.running -= 1;
+        session.account.release(reservation.amount);
+        Some((reservation.session_id, session, reservation.amount))
     }
 
     fn turns_spent(&self) -> Refusal {
@@ -187,111 +392,10 @@ impl Sessions {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use api_types::PoolId;
-    use proptest::prelude::*;
-
-    use super::{ErrorKind, PolicyLabel, SessionId, SessionLimits, Sessions, Turn};
-
-    const LIMITS: SessionLimits = SessionLimits { ttl_ms: 1_000, max_turns: 3, max_sessions: 4 };
-
-    fn id(number: u8) -> SessionId {
-        format!("00000000-0000-4000-8000-0000000000{number:02x}").parse().expect("a UUID")
-    }
-
-    /// ORCH-3021: ten minutes and eight turns unless configured otherwise.
-    #[test]
-    fn defaults_are_those_of_the_contract() {
-        let limits = SessionLimits::default();
-        assert_eq!((limits.ttl_ms, limits.max_turns), (600_000, 8));
-    }
-
-    /// LO-SES-02, LO-ERR-08: the turn beyond the limit is refused for good, and the session is gone.
-    #[test]
-    fn going_past_the_turns_closes_the_session() {
-        let mut sessions = Sessions::new(LIMITS);
-        for turn_no in 1..=3 {
-            let turn = sessions.begin_turn(id(1), 10).expect("a turn is left");
-            assert_eq!(turn, Turn { turn_no, created: turn_no == 1 });
-        }
-        let refusal = sessions.begin_turn(id(1), 10).expect_err("none is left");
-        assert_eq!(refusal.kind, ErrorKind::AdmissionReject);
-        assert_eq!((refusal.policy_label, refusal.is_retriable()), (Some(PolicyLabel::SessionTurns), false));
-        assert_eq!(sessions.get(id(1), 10), None);
-        assert!(sessions.begin_turn(id(1), 10).expect("a new session").created);
-    }
-
-    /// ORCH-3021, LO-SES-01: a session lasts for its time, however often it is used, and is gone then, whoever looks.
-    #[test]
-    fn a_session_lasts_for_its_time() {
-        let mut sessions = Sessions::new(LIMITS);
-        sessions.begin_turn(id(1), 0).expect("a turn is left");
-        sessions.begin_turn(id(2), 400).expect("a turn is left");
-        sessions.begin_turn(id(1), 900).expect("a turn is left");
-        assert_eq!(sessions.get(id(1), 900).map(|view| (view.ttl_ms_remaining, view.turns)), Some((100, 2)));
-        assert_eq!(sessions.get(id(1), 1_000), None);
-        assert_eq!((sessions.len(), sessions.get(id(2), 1_000).map(|view| view.ttl_ms_remaining)), (1, Some(400)));
-        assert!(sessions.begin_turn(id(1), 1_000).expect("a new session").created);
-        assert_eq!((sessions.prune(1_400), sessions.len()), (1, 1));
-    }
-
-    /// LO-SES-03, ORCH-3023: warm from the first token, cold after a failover.
-    #[test]
-    fn warmth_follows_the_first_token_and_the_loss() {
-        let mut sessions = Sessions::new(LIMITS);
-        let warmth = |sessions: &mut Sessions| {
-            let view = sessions.get(id(1), 0).expect("it is alive");
-            (view.kv_warmth, view.affinity_pool)
-        };
-        let pool = PoolId::from("a");
-        assert!(!sessions.mark_warm(id(1), &pool));
-        sessions.begin_turn(id(1), 0).expect("a turn is left");
-        assert_eq!(warmth(&mut sessions), (false, None));
-        assert!(sessions.mark_warm(id(1), &pool));
-        assert_eq!(warmth(&mut sessions), (true, Some(pool)));
-        assert!(sessions.mark_cold(id(1)));
-        assert_eq!(warmth(&mut sessions), (false, None));
-    }
-
-    /// ORCH-2005: deleting what is not there is fine. A refused task costs no turn.
-    #[test]
-    fn turns_and_sessions_can_be_taken_back() {
-        let mut sessions = Sessions::new(LIMITS);
-        let first = sessions.begin_turn(id(1), 0).expect("a turn is left");
-        let second = sessions.begin_turn(id(1), 0).expect("a turn is left");
-        sessions.undo_turn(id(1), second);
-        assert_eq!(sessions.get(id(1), 0).map(|view| view.turns), Some(1));
-        sessions.undo_turn(id(1), first);
-        assert!(sessions.is_empty());
-        sessions.begin_turn(id(1), 0).expect("a turn is left");
-        assert_eq!((sessions.delete(id(1)), sessions.delete(id(1))), (true, false));
-    }
-
-    proptest! {
-        /// The number of sessions is bounded, none outlives its time, and turns stay within the limit.
-        #[test]
-        fn sessions_stay_within_their_limits(
-            steps in prop::collection::vec((0_u8..8, 0_u64..400, prop::bool::ANY), 0..100),
-        ) {
-            let (mut sessions, mut now_ms) = (Sessions::new(LIMITS), 0);
-            let mut last_used = std::collections::HashMap::new();
-            for (number, passed, delete) in steps {
-                now_ms += passed;
-                if delete {
-                    sessions.delete(id(number));
-                } else if let Ok(turn) = sessions.begin_turn(id(number), now_ms) {
-                    prop_assert!(turn.turn_no <= LIMITS.max_turns);
-                    last_used.insert(number, now_ms);
-                }
-                prop_assert!(sessions.len() <= LIMITS.max_sessions);
-                prop_assert_eq!(sessions.sessions.len(), sessions.expiries.len());
-                for number in 0..8 {
-                    let alive = sessions.get(id(number), now_ms).is_some();
-                    let used = last_used.get(&number).copied();
-                    prop_assert!(!alive || used.is_some_and(|used| now_ms < used + LIMITS.ttl_ms));
-                }
-            }
-        }
-    }
+/// The session that a reservation was made in, and not another one of the same id.
+fn alive<'sessions>(
+    sessions: &'sessions mut HashMap<SessionId, Session>,
+    reservation: &Reservation,
+) -> Option<&'sessions mut Session> {
+    sessions.get_mut(&reservation.session_id).filter(|session| session.serial == reservation.serial)
 }

@@ -2,14 +2,27 @@
 
 use proptest::prelude::*;
 
-use super::{Demand, Estimate, Observation, PoolSpeed, UNMEASURED_TASK_MS, Waiting, backoff_ms, predict_start_ms};
+use api_types::Priority;
+
+use super::{
+    Accuracy, Demand, Estimate, Observation, PoolSpeed, Prompt, Situation, UNMEASURED_TASK_MS, Waiting, backoff_ms,
+    predict_start_ms,
+};
+
+fn counted(tokens: u32) -> Prompt {
+    Prompt { tokens: Some(tokens), bytes: u64::from(tokens) * 4 }
+}
+
+fn uncounted(bytes: u64) -> Prompt {
+    Prompt { tokens: None, bytes }
+}
 
 /// A completed task of 100 prompt tokens and 50 of at most 100 output tokens: 2 ms per prompt token, 10 ms per further
 /// output token.
 fn completed() -> Observation {
     Observation {
-        demand: Demand::of_task(Some(100), None, 100),
-        predicted: Estimate { ms: 690, measured: true },
+        demand: Demand::of_task(counted(100), None, 100),
+        prompt_bytes: 400,
         completed: true,
         tokens_in: Some(100),
         tokens_out: Some(50),
@@ -23,10 +36,9 @@ fn completed() -> Observation {
 #[test]
 fn an_unmeasured_pool_admits_that_it_guesses() {
     let speed = PoolSpeed::default();
-    let two = Demand::of_task(Some(9), None, 9).plus(Demand::of_task(None, Some(3), 9));
+    let two = Demand::of_task(counted(9), None, 9).plus(Demand::of_task(uncounted(400), Some(3), 9));
     assert_eq!(speed.service(&two), Estimate { ms: 2 * UNMEASURED_TASK_MS, measured: false });
     assert_eq!((speed.tokens_per_s(), speed.first_token_ms(), speed.service_ms()), (None, None, None));
-    assert_eq!(speed.on_time_probability(speed.service(&two), 1), 0.5);
 }
 
 /// LO-ADM-06, ORCH-3972: speeds come from observed tasks, and so do durations.
@@ -36,10 +48,10 @@ fn a_pool_learns_its_speed() {
     speed.observe(&completed());
     assert_eq!(speed.tokens_per_s(), Some(100.0));
     let cases = [
-        (Demand::of_task(Some(100), Some(20), 100), 400),
-        (Demand::of_task(Some(100), None, 100), 700),
-        (Demand::of_task(None, None, 200), 1_200),
-        (Demand::of_task(Some(0), Some(0), 0), 0),
+        (Demand::of_task(counted(100), Some(21), 100), 400),
+        (Demand::of_task(counted(100), None, 102), 700),
+        (Demand::of_task(uncounted(400), None, 202), 1_200),
+        (Demand::of_task(counted(0), Some(0), 0), 0),
     ];
     for (demand, ms) in cases {
         assert_eq!(speed.service(&demand), Estimate { ms, measured: true }, "{demand:?}");
@@ -64,28 +76,66 @@ fn a_task_cut_short_teaches_speed_but_not_length() {
     speed.observe(&Observation { completed: false, ..completed() });
     assert_eq!(speed.tokens_per_s(), Some(100.0));
     assert_eq!(speed.service_ms(), None);
-    assert_eq!(speed.service(&Demand::of_task(Some(0), None, 100)).ms, 1_000);
+    assert_eq!(speed.service(&Demand::of_task(counted(0), None, 101)).ms, 1_000);
 }
 
+/// A share of every task is the same however long it is; the rest grows with its tokens.
 #[test]
-fn the_probability_follows_the_surprises() {
+fn a_pool_learns_what_a_task_costs_apart_from_its_tokens() {
     let mut speed = PoolSpeed::default();
-    for service_ms in [690, 690, 690, 6_900] {
-        speed.observe(&Observation { service_ms, ..completed() });
+    for tokens in [10_u32, 50, 100, 200] {
+        speed.observe(&Observation {
+            tokens_in: Some(tokens),
+            tokens_out: Some(tokens),
+            first_token_ms: Some(30 + u64::from(tokens)),
+            decode_ms: Some(7 + 10 * u64::from(tokens - 1)),
+            ..completed()
+        });
     }
-    let task = Estimate { ms: 1_000, measured: true };
-    let cases = [(0, 0.0), (999, 1.0 / 6.0), (1_000, 4.0 / 6.0), (10_000, 5.0 / 6.0)];
-    for (left_ms, probability) in cases {
-        assert_eq!(speed.on_time_probability(task, left_ms), probability, "{left_ms}");
-    }
+    let demand = Demand::of_task(counted(300), Some(20), 100);
+    assert_eq!(speed.service(&demand).ms, 330 + 7 + 190);
 }
 
-/// ORCH-2007: nothing while there is room, never so short that it is a busy loop.
+const WAITING: Situation = Situation::waiting(Priority::Batch, 2);
+
+/// Half of what was predicted took twice as long: the next one is corrected, and others are left alone until they have
+/// a record of their own.
 #[test]
-fn backoff_is_zero_while_there_is_room() {
-    let cases = [(true, 5_000, 0), (false, 5_000, 5_000), (false, 0, 100), (false, 900_000, 60_000)];
-    for (has_room, start, wait) in cases {
-        assert_eq!(backoff_ms(has_room, start), wait);
+fn a_start_is_corrected_by_the_median() {
+    let mut accuracy = Accuracy::default();
+    assert_eq!(accuracy.corrected_start_ms(WAITING, 100), 100);
+    for actual_ms in [200, 200, 200, 200, 200, 900, 100, 150] {
+        accuracy.started(WAITING, 100, actual_ms);
+    }
+    assert_eq!(accuracy.corrected_start_ms(WAITING, 50), 100);
+    assert_eq!(accuracy.corrected_start_ms(Situation::waiting(Priority::Interactive, 2), 50), 50);
+}
+
+/// Nothing known: an even chance at what was predicted, a good one at thrice that. Known: the share that made it. A task
+/// cut short is no success.
+#[test]
+fn the_probability_follows_the_record() {
+    let mut accuracy = Accuracy::default();
+    let chance = |accuracy: &Accuracy, elapsed, limit| accuracy.on_time_probability(WAITING, 1_000, elapsed, limit);
+    assert_eq!((chance(&accuracy, 0, 0), chance(&accuracy, 0, 1_000), chance(&accuracy, 0, 3_000)), (0.0, 0.5, 0.9));
+    for number in 0..100 {
+        accuracy.ended(WAITING, 1_000, if number % 4 == 0 { 2_000 } else { 900 }, true);
+    }
+    assert!((chance(&accuracy, 0, 1_000) - 0.75).abs() < 0.02);
+    assert!(chance(&accuracy, 0, 2_500) > 0.98);
+    // Whoever has outlived the quick ones is one of the slow ones.
+    assert!(chance(&accuracy, 1_000, 1_900) < 0.1);
+    for _ in 0..100 {
+        accuracy.ended(WAITING, 1_000, 500, false);
+    }
+    assert!(chance(&accuracy, 0, 1_000) < 0.75);
+}
+
+/// ORCH-2007: never so short that it is a busy loop, never so long that nobody comes back.
+#[test]
+fn backoff_is_bounded() {
+    for (start, wait) in [(5_000, 5_000), (0, 100), (900_000, 60_000)] {
+        assert_eq!(backoff_ms(start), wait);
     }
 }
 

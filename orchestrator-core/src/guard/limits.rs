@@ -1,6 +1,6 @@
 //! A request against what its model can do.
 
-use api_types::TaskRequest;
+use api_types::{TaskRequest, Workload};
 
 use crate::Refusal;
 
@@ -24,7 +24,50 @@ pub enum TokenCount {
     Unknown,
 }
 
+/// Bytes of text that make a token, on the careful side: prose has four to five, code and other scripts have fewer.
+const BYTES_PER_TOKEN: u64 = 3;
+/// Tokens that an engine puts around any input, and a chat template around a conversation and around each message.
+const FRAME_TOKENS: u64 = 8;
+const TEMPLATE_TOKENS: u64 = 512;
+const MESSAGE_TOKENS: u64 = 16;
+
+/// Length of a request's input in bytes of text; of a conversation, the JSON of what is not plain text included.
+#[must_use]
+pub fn input_bytes(request: &TaskRequest) -> u64 {
+    let prompt = request.prompt.iter().chain(request.inputs.iter().flatten()).map(String::len);
+    let messages = request.messages.iter().flatten().map(|message| {
+        let content =
+            message.content.as_ref().map_or(0, |content| content.as_str().map_or_else(|| json_len(content), str::len));
+        content + message.other.values().map(json_len).sum::<usize>()
+    });
+    let tools = request.tools.iter().flatten().map(json_len);
+    prompt.chain(messages).chain(tools).sum::<usize>() as u64
+}
+
+fn json_len(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |json| json.len())
+}
+
+/// Whether a completion fits its own context however its engine splits the input: a token has at least one byte.
+#[must_use]
+pub fn fits_for_sure(request: &TaskRequest, input_bytes: u64) -> bool {
+    let around = match &request.messages {
+        Some(messages) => TEMPLATE_TOKENS + MESSAGE_TOKENS * messages.len() as u64,
+        None => FRAME_TOKENS,
+    };
+    let most = i64::try_from(input_bytes + around).unwrap_or(i64::MAX);
+    // Each input of the other workloads is an own sequence, and none of them is generated from.
+    request.workload != Workload::Completion
+        || most.saturating_add(i64::from(request.max_tokens)) <= i64::from(request.ctx)
+}
+
 impl TokenCount {
+    /// By the rule of thumb.
+    #[must_use]
+    pub fn estimate(input_bytes: u64) -> Self {
+        Self::Estimated(u32::try_from(input_bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX))
+    }
+
     /// Tokens that the input has for sure. A rule of thumb can be off by a factor; half of it is taken as certain, and
     /// what lies between is left for the engine to judge.
     const fn certain(self) -> u32 {
@@ -52,6 +95,9 @@ pub fn check_limits(request: &TaskRequest, limits: &ModelLimits, prompt: TokenCo
             "max_tokens {} is more than the model's {most}; ask for at most {most}",
             request.max_tokens
         )));
+    }
+    if request.workload != Workload::Completion {
+        return Ok(());
     }
     let needed = i64::from(prompt.certain()) + i64::from(request.max_tokens);
     if needed > i64::from(request.ctx) {

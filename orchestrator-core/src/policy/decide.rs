@@ -5,7 +5,7 @@ use api_types::PlacementMode;
 use super::filter::{Filters, Scope};
 use super::rank::{Candidate, Ranking};
 use super::{
-    DecisionLog, Exclusion, MAX_EXCLUSIONS, NoCapacityReason as Reason, PlacementDecision, PlacementInput,
+    DecisionLog, Exclusion, MAX_LISTED, NoCapacityReason as Reason, Outranked, PlacementDecision, PlacementInput,
     PoolSnapshot, TieBreaker,
 };
 
@@ -22,7 +22,7 @@ pub fn decide(input: &PlacementInput<'_>) -> PlacementDecision {
     }
     survey.log.pinned = placement.mode == PlacementMode::Pin;
     survey.prefer_room(input);
-    match survey.choose() {
+    match survey.choose(input) {
         Some(best) => survey.assigned(input, best),
         None => survey.no_capacity(input, scope),
     }
@@ -53,7 +53,7 @@ impl<'a> Survey<'a> {
         let mut filters = Filters::new(input, scope);
         for (index, pool) in input.pools.iter().enumerate() {
             match filters.failed(pool) {
-                None => survey.feasible.push(Candidate::new(index, pool, input.job)),
+                None => survey.feasible.push(Candidate::new(index, pool, input.job, input.now_ms)),
                 Some(reason) => survey.exclude(pool, reason),
             }
         }
@@ -63,7 +63,7 @@ impl<'a> Survey<'a> {
     fn exclude(&mut self, pool: &PoolSnapshot, reason: Reason) {
         self.filters |= 1 << reason as u32;
         self.closest = self.closest.max(reason);
-        if self.log.excluded.len() < MAX_EXCLUSIONS {
+        if self.log.excluded.len() < MAX_LISTED {
             self.log.excluded.push(Exclusion { pool_id: pool.id.clone(), reason });
         } else {
             self.log.excluded_more += 1;
@@ -74,10 +74,7 @@ impl<'a> Survey<'a> {
     /// decides what happens.
     fn prefer_room(&mut self, input: &PlacementInput<'a>) {
         let pool = |candidate: &Candidate<'_>| &input.pools[candidate.index];
-        let full = |candidate: &Candidate<'_>| {
-            let pool = pool(candidate);
-            pool.queue_capacity > 0 && pool.queued >= pool.queue_capacity
-        };
+        let full = |candidate: &Candidate<'_>| pool(candidate).is_full_for(input.job.priority);
         let full_count = self.feasible.iter().filter(|candidate| full(candidate)).count();
         if full_count == 0 || full_count == self.feasible.len() {
             return;
@@ -91,7 +88,7 @@ impl<'a> Survey<'a> {
     }
 
     /// The index of the best pool.
-    fn choose(&mut self) -> Option<usize> {
+    fn choose(&mut self, input: &PlacementInput<'_>) -> Option<usize> {
         let ranking = Ranking::new(&self.feasible);
         let (mut best, others) = self.feasible.split_first()?;
         for other in others {
@@ -104,6 +101,14 @@ impl<'a> Survey<'a> {
             }
             self.tie_breakers |= bit;
         }
+        let losers = self.feasible.iter().filter(|other| other.index != best.index);
+        let outranked = losers.clone().take(MAX_LISTED).map(|other| Outranked {
+            pool_id: input.pools[other.index].id.clone(),
+            by: ranking.compare(best, other).1,
+        });
+        self.log.outranked = outranked.collect();
+        self.log.outranked_more = losers.count() - self.log.outranked.len();
+        self.log.predicted_end_ms = best.predicted_end_ms();
         Some(best.index)
     }
 

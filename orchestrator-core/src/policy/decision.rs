@@ -1,10 +1,10 @@
 //! What a decision says.
 
-use api_types::{PlacementRecord, PoolId, words};
+use api_types::{PlacementRecord, PoolExclusion, PoolId, PoolOutranked, words};
 use serde::{Deserialize, Serialize};
 
-/// Most exclusions a log lists; the rest is counted.
-pub const MAX_EXCLUSIONS: usize = 8;
+/// Most pools of a kind that a log lists; the rest is counted.
+pub const MAX_LISTED: usize = 8;
 
 /// Where a job goes (LO-PLC-16).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,10 +44,16 @@ pub struct DecisionLog {
     pub pinned: bool,
     /// Whether a preference was widened to all pools.
     pub fallback_used: bool,
-    /// Why pools were not feasible, at most [`MAX_EXCLUSIONS`] of them, in the input's order.
+    /// Why pools were not feasible, at most [`MAX_LISTED`] of them, in the input's order.
     pub excluded: Vec<Exclusion>,
     /// Pools excluded beyond that list.
     pub excluded_more: usize,
+    /// Why feasible pools were not chosen, at most [`MAX_LISTED`] of them, in the input's order.
+    pub outranked: Vec<Outranked>,
+    /// Pools outranked beyond that list.
+    pub outranked_more: usize,
+    /// Predicted time to the job's end on the chosen pool, in milliseconds, when its speed is known.
+    pub predicted_end_ms: Option<u64>,
 }
 
 impl From<&DecisionLog> for PlacementRecord {
@@ -59,6 +65,10 @@ impl From<&DecisionLog> for PlacementRecord {
             tie_breakers_applied: log.tie_breakers_applied.iter().map(ToString::to_string).collect(),
             pinned: log.pinned,
             fallback_used: log.fallback_used,
+            excluded: log.excluded.iter().map(Exclusion::record).collect(),
+            outranked: log.outranked.iter().map(Outranked::record).collect(),
+            unlisted: u32::try_from(log.excluded_more + log.outranked_more).unwrap_or(u32::MAX),
+            predicted_end_ms: log.predicted_end_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
         }
     }
 }
@@ -70,6 +80,27 @@ pub struct Exclusion {
     pub pool_id: PoolId,
     /// The first filter it failed.
     pub reason: NoCapacityReason,
+}
+
+impl Exclusion {
+    fn record(&self) -> PoolExclusion {
+        PoolExclusion { pool_id: self.pool_id.to_string(), reason: self.reason.to_string() }
+    }
+}
+
+/// Why one feasible pool was not chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outranked {
+    /// The pool.
+    pub pool_id: PoolId,
+    /// What put the chosen pool before it.
+    pub by: TieBreaker,
+}
+
+impl Outranked {
+    fn record(&self) -> PoolOutranked {
+        PoolOutranked { pool_id: self.pool_id.to_string(), by: self.by.to_string() }
+    }
 }
 
 words! {

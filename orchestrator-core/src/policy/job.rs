@@ -1,6 +1,6 @@
 //! A job as placement sees it.
 
-use api_types::{DeterminismLevel, Engine, PlacementOverrides, PoolId, Priority, TaskRequest};
+use api_types::{DeterminismLevel, Engine, PlacementOverrides, PoolId, Priority, ReplicaId, TaskRequest};
 use serde::{Deserialize, Serialize};
 
 /// What a job needs from a pool (LO-PLC-13).
@@ -10,6 +10,8 @@ pub struct JobSpec {
     pub priority: Priority,
     /// Output length that the client expects, in tokens.
     pub expected_tokens: Option<i32>,
+    /// Most tokens to generate.
+    pub max_tokens: Option<i32>,
     /// The kind of engine that must run it.
     pub engine: Engine,
     /// The model, as the client names it.
@@ -24,6 +26,8 @@ pub struct JobSpec {
     pub requirements: Option<ModelRequirements>,
     /// The pool that served the session last.
     pub session_affinity_pool: Option<PoolId>,
+    /// Its replica that did.
+    pub session_affinity_replica: Option<ReplicaId>,
     /// `strict` is feasible on strict pools only; anything else anywhere.
     pub determinism: Option<DeterminismLevel>,
     /// Sampler profile the pool must have.
@@ -38,6 +42,7 @@ impl JobSpec {
         Self {
             priority: request.priority,
             expected_tokens: request.expected_tokens,
+            max_tokens: Some(request.max_tokens),
             engine: request.engine,
             model_ref: request.model_ref.trim().to_owned(),
             required_ctx: request.ctx,
@@ -45,6 +50,7 @@ impl JobSpec {
             placement: request.placement.clone().unwrap_or_default(),
             requirements: None,
             session_affinity_pool: None,
+            session_affinity_replica: None,
             determinism: request.determinism,
             sampler_profile_version: request.sampler_profile_version.clone(),
         }

@@ -2,8 +2,32 @@
 
 use std::sync::Arc;
 
-use api_types::{DeterminismLevel, Engine, PoolId};
+use api_types::{DeterminismLevel, Engine, PoolId, Priority};
 use serde::{Deserialize, Serialize};
+
+use crate::classes::PerClass;
+
+/// What stands between a newcomer and a slot of a pool, as predicted. Times are absolute where they run down by themselves,
+/// so that nothing has to be computed anew while nothing happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// When the next slot falls free, on the clock of `now_ms`; a time in the past means now.
+    pub slot_free_at_ms: u64,
+    /// Work waiting in each class, spread over the slots, in milliseconds.
+    pub backlog_ms: PerClass<f64>,
+}
+
+impl Load {
+    /// Predicted wait of a newcomer, in milliseconds.
+    #[must_use]
+    pub fn wait_ms(&self, priority: Priority, now_ms: u64) -> f64 {
+        let ahead = match priority {
+            Priority::Interactive => self.backlog_ms.interactive,
+            Priority::Batch => self.backlog_ms.interactive + self.backlog_ms.batch,
+        };
+        self.slot_free_at_ms.saturating_sub(now_ms) as f64 + ahead
+    }
+}
 
 /// A pool at one moment (LO-PLC-11). What could not be observed is `None`, or 0 where a number says so; it is never guessed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +46,8 @@ pub struct PoolSnapshot {
     pub queued: i32,
     /// Most tasks that may wait in its queue.
     pub queue_capacity: i32,
+    /// Classes that have reached a limit of their own.
+    pub class_full: PerClass<bool>,
     /// Video memory in all, in bytes; 0 when it cannot be read, and then no memory filter applies.
     pub vram_total_bytes: i64,
     /// Video memory free, in bytes.
@@ -32,8 +58,10 @@ pub struct PoolSnapshot {
     pub perf_tokens_per_s: Option<f64>,
     /// Measured time from dispatch to the first token, in milliseconds.
     pub first_token_ms: Option<f64>,
-    /// Predicted wait for a slot, in milliseconds; part of the predicted end of a job.
-    pub predicted_wait_ms: Option<f64>,
+    /// Measured share of its limit that an output reaches.
+    pub output_share: Option<f64>,
+    /// What stands between a newcomer and a slot, once the pool's speed is known.
+    pub load: Option<Load>,
     /// The devices it may use.
     pub device_mask: Option<String>,
     /// It takes no new work.
@@ -68,12 +96,14 @@ impl PoolSnapshot {
             slots_free: 0,
             queued: 0,
             queue_capacity: 0,
+            class_full: PerClass { interactive: false, batch: false },
             vram_total_bytes: 0,
             vram_free_bytes: 0,
             compute_capability: None,
             perf_tokens_per_s: None,
             first_token_ms: None,
-            predicted_wait_ms: None,
+            output_share: None,
+            load: None,
             device_mask: None,
             draining: false,
             ready: false,
@@ -85,6 +115,12 @@ impl PoolSnapshot {
             sampler_profile_version: None,
             determinism: DeterminismLevel::Strict,
         }
+    }
+
+    /// Whether its queue has no room for a task of this class.
+    #[must_use]
+    pub fn is_full_for(&self, priority: Priority) -> bool {
+        *self.class_full.of(priority) || (self.queue_capacity > 0 && self.queued >= self.queue_capacity)
     }
 
     /// Whether it serves a model under this name; whitespace around the name means nothing.

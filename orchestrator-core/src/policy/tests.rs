@@ -6,7 +6,7 @@ use api_types::{DeterminismLevel, Engine, ErrorKind, PlacementMode, PlacementOve
 use proptest::prelude::*;
 
 use super::{
-    DecisionLog, JobSpec, MAX_EXCLUSIONS, ModelRequirements, NoCapacityReason as Reason, PlacementDecision,
+    DecisionLog, JobSpec, Load, MAX_LISTED, ModelRequirements, NoCapacityReason as Reason, PlacementDecision,
     PlacementInput, PoolSnapshot, STALE_AFTER_MS, TieBreaker, decide, explain,
 };
 
@@ -36,6 +36,7 @@ fn job() -> JobSpec {
     JobSpec {
         priority: Priority::Interactive,
         expected_tokens: Some(100),
+        max_tokens: None,
         engine: Engine::Llamacpp,
         model_ref: "hf:org/model".to_owned(),
         required_ctx: 4_096,
@@ -43,6 +44,7 @@ fn job() -> JobSpec {
         placement: PlacementOverrides::default(),
         requirements: None,
         session_affinity_pool: None,
+        session_affinity_replica: None,
         determinism: None,
         sampler_profile_version: None,
     }
@@ -56,6 +58,10 @@ fn placed(mode: PlacementMode, pools: &[&str]) -> PlacementOverrides {
         prefer_pools: (mode == PlacementMode::Prefer).then(|| names().collect()),
         ..PlacementOverrides::default()
     }
+}
+
+fn waiting(ms: f64) -> Load {
+    Load { slot_free_at_ms: NOW_MS + ms as u64, ..Load::default() }
 }
 
 fn run(pools: &[PoolSnapshot], job: &JobSpec) -> PlacementDecision {
@@ -301,7 +307,7 @@ fn tie_breakers_act_in_order() {
         (TieBreaker::ResidualVram, |pool| pool.vram_free_bytes += 1),
         (TieBreaker::LeastLoaded, |pool| pool.slots_free = 2),
         (TieBreaker::Affinity, |pool| pool.id = "home".into()),
-        (TieBreaker::PredictedEnd, |pool| pool.predicted_wait_ms = Some(0.0)),
+        (TieBreaker::PredictedEnd, |pool| pool.load = Some(waiting(0.0))),
     ];
     let mut job = job();
     job.session_affinity_pool = Some("home".into());
@@ -321,7 +327,7 @@ fn tie_breakers_act_in_order() {
         if tie_breaker == TieBreaker::PredictedEnd {
             for pool in [&mut one, &mut other] {
                 pool.first_token_ms = Some(5.0);
-                pool.predicted_wait_ms = Some(60_000.0);
+                pool.load = Some(waiting(60_000.0));
                 pool.perf_tokens_per_s = Some(10.0);
             }
         }
@@ -338,7 +344,7 @@ fn tie_breakers_act_in_order() {
 fn missing_hints_leave_the_prediction_out() {
     let hinted = |id: &str, perf| PoolSnapshot {
         first_token_ms: Some(1.0),
-        predicted_wait_ms: Some(0.0),
+        load: Some(waiting(0.0)),
         perf_tokens_per_s: Some(perf),
         ..pool(id)
     };
@@ -384,7 +390,7 @@ fn the_log_is_bounded() {
         pool.ready = false;
     }
     let log = assigned(&pools, &job());
-    assert_eq!((log.excluded.len(), log.excluded_more), (MAX_EXCLUSIONS, 19 - MAX_EXCLUSIONS));
+    assert_eq!((log.excluded.len(), log.excluded_more), (MAX_LISTED, 19 - MAX_LISTED));
     let record = PlacementRecord::from(&log);
     assert_eq!(record.selected_pool_id.as_deref(), Some("p00"));
     assert_eq!((record.candidates_considered, record.filters_applied), (20, vec!["not_ready".to_owned()]));
@@ -431,7 +437,7 @@ prop_compose! {
         made.vram_free_bytes = (vram_free + 1) * GIB;
         made.perf_tokens_per_s = perf.map(f64::from);
         made.first_token_ms = hinted.then_some(3.0);
-        made.predicted_wait_ms = hinted.then(|| f64::from(queued) * 10.0);
+        made.load = hinted.then(|| waiting(f64::from(queued) * 10.0));
         made.ready = ready;
         made.draining = draining;
         made.heartbeat_ms = Some(if stale { 0 } else { NOW_MS });
@@ -507,11 +513,17 @@ fn by_elimination<'a>(pools: &'a [PoolSnapshot], job: &JobSpec) -> Option<(&'a P
     }
     let perf = |pool: &PoolSnapshot| pool.perf_tokens_per_s.unwrap_or(0.0);
     let hinted = left.iter().all(|pool| pool.first_token_ms.is_some() && pool.perf_tokens_per_s.is_some());
+    // Eighths of an octave.
+    let step = |end: f64| {
+        let octave = (end + 32.0).log2().floor();
+        octave * 8.0 + (((end + 32.0) / octave.exp2() - 1.0) * 8.0).floor()
+    };
     // Lower is better; one number per pool and rule.
     let score = |rule: TieBreaker, pool: &PoolSnapshot| -> f64 {
         match (rule, job.expected_tokens) {
             (TieBreaker::PredictedEnd, Some(tokens)) if hinted => {
-                pool.predicted_wait_ms.unwrap_or(0.0) + 3.0 + f64::from(tokens) * 1_000.0 / perf(pool)
+                let wait = pool.load.map_or(0.0, |load| load.wait_ms(job.priority, NOW_MS));
+                step(wait + 3.0 + f64::from(tokens) * 1_000.0 / perf(pool))
             }
             (TieBreaker::PredictedEnd, _) => 0.0,
             (TieBreaker::Affinity, _) => f64::from(u8::from(job.session_affinity_pool.as_ref() != Some(&pool.id))),

@@ -3,7 +3,10 @@
 use api_types::Priority;
 use proptest::prelude::*;
 
-use super::{BoundedQueue, EnqueueError, FullPolicy};
+use std::num::NonZeroU16;
+
+use super::{BoundedQueue, EnqueueError, FullPolicy, QueueLimits, Weights};
+use crate::classes::PerClass;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -26,23 +29,46 @@ fn ops(ids: u16, most: usize) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 0..most)
 }
 
-fn policies() -> impl Strategy<Value = FullPolicy> {
-    prop_oneof![Just(FullPolicy::Reject), Just(FullPolicy::DropLru)]
+fn limits() -> impl Strategy<Value = QueueLimits> {
+    let policy = prop_oneof![Just(FullPolicy::Reject), Just(FullPolicy::DropLru)];
+    let weight = || (1_u16..4).prop_map(|weight| NonZeroU16::new(weight).expect("it is at least one"));
+    let weights = prop::option::of((weight(), weight()));
+    let class = || prop::option::weighted(0.3, 0_usize..6);
+    (0_usize..12, (class(), class()), policy, weights).prop_map(|(capacity, classes, full_policy, weights)| {
+        QueueLimits {
+            capacity,
+            class_capacity: PerClass { interactive: classes.0, batch: classes.1 },
+            full_policy,
+            weights: weights.map(|(interactive, batch)| Weights { interactive, batch }),
+        }
+    })
 }
 
-#[derive(Default)]
 struct Model {
+    limits: QueueLimits,
     interactive: Vec<u16>,
     batch: Vec<u16>,
+    /// Entries taken in this round of turns.
+    taken: u16,
 }
 
 impl Model {
+    fn new(limits: QueueLimits) -> Self {
+        Self { limits, interactive: Vec::new(), batch: Vec::new(), taken: 0 }
+    }
+
     fn lane(&mut self, priority: Priority) -> &mut Vec<u16> {
         if priority == Priority::Interactive { &mut self.interactive } else { &mut self.batch }
     }
 
-    fn all(&self) -> Vec<u16> {
-        self.interactive.iter().chain(&self.batch).copied().collect()
+    /// Everything in the order in which it starts: the model is played to its end.
+    fn order(&self) -> Vec<u16> {
+        let mut played = Self { interactive: self.interactive.clone(), batch: self.batch.clone(), ..*self };
+        std::iter::from_fn(|| played.pop().map(|(id, _)| id)).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.interactive.len() + self.batch.len()
     }
 
     fn take_first(&mut self, priority: Priority) -> Option<u16> {
@@ -51,65 +77,78 @@ impl Model {
     }
 
     fn pop(&mut self) -> Option<(u16, Priority)> {
-        let first = |model: &mut Self, priority| model.take_first(priority).map(|id| (id, priority));
-        first(self, Priority::Interactive).or_else(|| first(self, Priority::Batch))
+        let contested = !self.interactive.is_empty() && !self.batch.is_empty();
+        let class = match self.limits.weights {
+            Some(weights) if contested && self.taken >= weights.interactive.get() => Priority::Batch,
+            _ if self.interactive.is_empty() => Priority::Batch,
+            _ => Priority::Interactive,
+        };
+        let id = self.take_first(class)?;
+        if let Some(weights) = self.limits.weights {
+            let round = weights.interactive.get() + weights.batch.get();
+            self.taken = if contested { (self.taken + 1) % round } else { 0 };
+        }
+        Some((id, class))
     }
 
-    fn enqueue(
-        &mut self,
-        id: u16,
-        priority: Priority,
-        capacity: usize,
-        policy: FullPolicy,
-    ) -> Result<(usize, Option<u16>), EnqueueError> {
-        if self.all().contains(&id) {
+    fn enqueue(&mut self, id: u16, priority: Priority) -> Result<(usize, Option<u16>), EnqueueError> {
+        if self.interactive.contains(&id) || self.batch.contains(&id) {
             return Err(EnqueueError::Duplicate);
         }
+        let QueueLimits { capacity, class_capacity, full_policy, .. } = self.limits;
+        let class_limit = class_capacity.of(priority).filter(|most| self.lane(priority).len() >= *most);
         let mut evicted = None;
-        if self.all().len() >= capacity {
-            evicted = match (policy, priority) {
-                _ if capacity == 0 => None,
+        if self.len() >= capacity || class_limit.is_some() {
+            evicted = match (full_policy, priority) {
+                _ if capacity == 0 || class_limit == Some(0) => None,
                 (FullPolicy::Reject, _) => None,
+                (FullPolicy::DropLru, _) if class_limit.is_some() => self.take_first(priority),
                 (FullPolicy::DropLru, Priority::Batch) => self.take_first(Priority::Batch),
                 (FullPolicy::DropLru, Priority::Interactive) => {
                     self.take_first(Priority::Batch).or_else(|| self.take_first(Priority::Interactive))
                 }
             };
             if evicted.is_none() {
-                return Err(EnqueueError::QueueFull { capacity });
+                let class = class_limit.map(|_| priority);
+                return Err(EnqueueError::QueueFull { capacity: class_limit.unwrap_or(capacity), class });
             }
         }
         self.lane(priority).push(id);
-        let position = self.all().iter().position(|other| *other == id).expect("it was just put in");
+        let position = self.order().iter().position(|other| *other == id).expect("it was just put in");
         Ok((position, evicted))
     }
 
     fn cancel(&mut self, id: u16) -> bool {
-        let before = self.all().len();
+        let before = self.len();
         self.interactive.retain(|other| *other != id);
         self.batch.retain(|other| *other != id);
-        self.all().len() < before
+        self.len() < before
     }
 }
 
-fn run(ops: &[Op], capacity: usize, policy: FullPolicy) {
-    let (mut queue, mut model) = (BoundedQueue::new(capacity, policy), Model::default());
+fn run(ops: &[Op], limits: QueueLimits) {
+    let (mut queue, mut model) = (BoundedQueue::new(limits), Model::new(limits));
     for op in ops {
         match *op {
             Op::Enqueue(id, priority) => {
-                let got = queue.enqueue(id, priority).map(|done| (done.position, done.evicted));
-                assert_eq!(got, model.enqueue(id, priority, capacity, policy));
-                assert!(queue.len() <= capacity);
+                let got = queue.enqueue(id, priority).map(|done| (done.ahead.all(), done.evicted));
+                assert_eq!(got, model.enqueue(id, priority));
+                assert!(queue.len() <= limits.capacity);
+                let within =
+                    |class: &Priority| limits.class_capacity.of(*class).is_none_or(|most| queue.len_of(*class) <= most);
+                assert!(Priority::ALL.iter().all(within));
             }
             Op::Cancel(id) => assert_eq!(queue.cancel(&id), model.cancel(id)),
             Op::Pop => {
-                assert_eq!(queue.peek().map(|(id, priority)| (*id, priority)), model.pop_preview());
+                assert_eq!(queue.peek().map(|(id, _)| *id), model.order().first().copied());
                 assert_eq!(queue.pop(), model.pop());
             }
             Op::PutBack => {
                 if let Some((id, priority)) = queue.pop() {
+                    assert_eq!(Some((id, priority)), model.pop());
                     assert_eq!(queue.put_back(id, priority), Ok(()));
                     assert_eq!(queue.put_back(id, priority), Err(EnqueueError::Duplicate));
+                    model.lane(priority).insert(0, id);
                 }
             }
         }
@@ -117,36 +156,29 @@ fn run(ops: &[Op], capacity: usize, policy: FullPolicy) {
     }
 }
 
-impl Model {
-    fn pop_preview(&self) -> Option<(u16, Priority)> {
-        let first = self.interactive.first().map(|id| (*id, Priority::Interactive));
-        first.or_else(|| self.batch.first().map(|id| (*id, Priority::Batch)))
-    }
-}
-
 fn check_same(queue: &BoundedQueue<u16>, model: &Model) {
     assert_eq!(queue.view(Priority::Interactive).copied().collect::<Vec<_>>(), model.interactive);
     assert_eq!(queue.view(Priority::Batch).copied().collect::<Vec<_>>(), model.batch);
-    assert_eq!(queue.len(), model.all().len());
+    assert_eq!(queue.len(), model.len());
     assert_eq!(queue.len_of(Priority::Batch), model.batch.len());
-    for (position, id) in model.all().iter().enumerate() {
+    for (position, id) in model.order().iter().enumerate() {
         assert_eq!(queue.position(id), Some(position));
     }
 }
 
 proptest! {
-    /// ORCH-3004, ORCH-3005, OC-CORE-1001..1005, LO-ADM-01, LO-ADM-02, LO-ADM-05: capacity, order inside a class,
-    /// interactive first, canceled entries never come out, positions, and who is evicted, with both policies.
+    /// ORCH-3004, ORCH-3005, OC-CORE-1001..1005, LO-ADM-01, LO-ADM-02, LO-ADM-05: capacities, order inside a class,
+    /// interactive first or by turns, canceled entries never come out, positions, and who is evicted, with both policies.
     #[test]
-    fn the_queue_is_its_model(ops in ops(40, 200), capacity in 0_usize..12, policy in policies()) {
-        run(&ops, capacity, policy);
+    fn the_queue_is_its_model(ops in ops(40, 200), limits in limits()) {
+        run(&ops, limits);
     }
 }
 
 /// The same over so many entries that windows are tidied and tickets are renewed while entries wait.
 #[test]
 fn a_long_life_changes_nothing() {
-    let mut queue = BoundedQueue::new(100_000, FullPolicy::Reject);
+    let mut queue = BoundedQueue::new(QueueLimits::new(100_000, FullPolicy::Reject));
     let mut expected = std::collections::VecDeque::new();
     // The first entry stays: everything behind it comes and goes.
     for id in 0..20_000_u32 {
@@ -180,12 +212,12 @@ fn a_long_life_changes_nothing() {
 /// An entry that is put back is never lost: the queue holds more than its capacity until it drains.
 #[test]
 fn an_entry_put_back_may_stand_above_the_capacity() {
-    let mut queue = BoundedQueue::new(1, FullPolicy::Reject);
+    let mut queue = BoundedQueue::new(QueueLimits::new(1, FullPolicy::Reject));
     queue.enqueue(1, Priority::Batch).expect("there is room");
     let (first, class) = queue.pop().expect("it waits");
     queue.enqueue(2, Priority::Batch).expect("there is room");
     queue.put_back(first, class).expect("it is out");
-    assert_eq!((queue.len(), queue.has_room()), (2, false));
-    assert_eq!(queue.enqueue(3, Priority::Batch), Err(EnqueueError::QueueFull { capacity: 1 }));
+    assert_eq!((queue.len(), queue.has_room(class)), (2, false));
+    assert_eq!(queue.enqueue(3, Priority::Batch), Err(EnqueueError::QueueFull { capacity: 1, class: None }));
     assert_eq!((queue.pop(), queue.pop()), (Some((1, class)), Some((2, class))));
 }

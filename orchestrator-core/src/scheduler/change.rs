@@ -2,22 +2,33 @@
 
 use std::sync::Arc;
 
-use api_types::{PlacementMode, PoolId, Priority, TaskId};
+use api_types::{PlacementMode, PoolId, Priority, ReplicaId, TaskId};
 
-use super::{Action, PoolFacts, Scheduler};
+use super::replica::Replica;
+use super::{Action, ReplicaFacts, Scheduler};
 use crate::policy::{PlacementDecision, PoolSnapshot, decide, explain, misfit};
+use crate::queue::EnqueueError;
 
 impl Scheduler {
-    /// Takes in what a probe found out. Tasks waiting for a pool that has become unready are placed again unless they are
+    /// Takes in what a probe found out about a replica. Tasks waiting for a pool that has become unready are placed again unless they are
     /// pinned; where no other pool can take them now, they stay and wait until their deadline. Tasks that a changed pool
-    /// can no longer run at all are placed again or rejected. An unknown pool changes nothing.
-    pub fn update_pool(&mut self, pool_id: &PoolId, facts: &PoolFacts, now_ms: u64) -> Vec<Action> {
+    /// can no longer run at all are placed again or rejected. An unknown pool or replica changes nothing.
+    pub fn update_replica(
+        &mut self,
+        pool_id: &PoolId,
+        replica_id: &ReplicaId,
+        facts: &ReplicaFacts,
+        now_ms: u64,
+    ) -> Vec<Action> {
         let Some(index) = self.by_id.get(pool_id).copied() else {
             return Vec::new();
         };
+        let Some(replica) = self.pools[index].replica(replica_id) else {
+            return Vec::new();
+        };
         let before = self.snapshots[index].clone();
-        self.pools[index].live = facts.live;
-        self.take_in(index, facts, now_ms);
+        self.pools[index].replicas[replica].take_in(facts, now_ms);
+        self.refresh_abilities(index);
         self.after_change(index, &before, now_ms)
     }
 
@@ -40,25 +51,28 @@ impl Scheduler {
         self.after_change(index, &before, now_ms)
     }
 
-    fn take_in(&mut self, index: usize, facts: &PoolFacts, now_ms: u64) {
-        let configured = &self.pools[index].models;
-        let snapshot = &mut self.snapshots[index];
-        snapshot.ready = facts.ready;
-        snapshot.heartbeat_ms = Some(now_ms);
-        if let Some(slots) = facts.slots_total {
-            snapshot.slots_total = i32::try_from(slots.min(self.pools[index].slots)).unwrap_or(i32::MAX);
+    /// Makes one pool out of what is known of its replicas: what a task needs must hold on whichever of them it runs.
+    fn refresh_abilities(&mut self, index: usize) {
+        let (pool, snapshot) = (&self.pools[index], &mut self.snapshots[index]);
+        let all = || pool.usable().map(|(_, replica)| replica);
+        snapshot.ready = all().next().is_some();
+        snapshot.heartbeat_ms = pool.replicas.iter().filter_map(|replica| replica.heartbeat_ms).max();
+        let Some(first) = all().next() else {
+            self.refresh_load(index);
+            return;
+        };
+        snapshot.heartbeat_ms = all().filter_map(|replica| replica.heartbeat_ms).max();
+        snapshot.slots_total = i32::try_from(pool.slots().0).unwrap_or(i32::MAX);
+        snapshot.ctx_max_supported = all().filter_map(|replica| replica.ctx_max).min().or(snapshot.ctx_max_supported);
+        snapshot.vram_total_bytes = all().map(|replica| replica.vram_total_bytes).max().unwrap_or(0);
+        snapshot.vram_free_bytes = all().map(|replica| replica.vram_free_bytes).max().unwrap_or(0);
+        let aliases = all().flat_map(|replica| &replica.model_aliases);
+        snapshot.models = names(pool.models.iter().chain(aliases));
+        if snapshot.features != first.features {
+            snapshot.features = shared_features(first, &all());
         }
-        if let Some(aliases) = &facts.model_aliases {
-            snapshot.models = names(configured.iter().chain(aliases));
-        }
-        if let Some(features) = &facts.features {
-            snapshot.features = features.iter().cloned().collect();
-        }
-        snapshot.vram_total_bytes = facts.vram_total_bytes.unwrap_or(snapshot.vram_total_bytes);
-        snapshot.vram_free_bytes = facts.vram_free_bytes.unwrap_or(snapshot.vram_free_bytes);
-        snapshot.ctx_max_supported = facts.ctx_max.or(snapshot.ctx_max_supported);
-        keep_newest(&mut snapshot.engine_version, facts.engine_version.as_ref());
-        keep_newest(&mut snapshot.compute_capability, facts.compute_capability.as_ref());
+        keep_newest(&mut snapshot.engine_version, first.engine_version.as_deref());
+        keep_newest(&mut snapshot.compute_capability, first.compute_capability.as_deref());
         self.refresh_load(index);
     }
 
@@ -90,7 +104,7 @@ impl Scheduler {
     fn place_again(&mut self, index: usize, now_ms: u64, actions: &mut Vec<Action>) {
         for task in self.waiting_for(index) {
             if let Some(to) = self.other_pool_for(task, index, now_ms) {
-                actions.push(self.move_task(task, index, to));
+                actions.push(self.move_task(task, index, to, false));
             }
         }
     }
@@ -115,7 +129,7 @@ impl Scheduler {
                 continue;
             }
             let action = match self.other_pool_for(task, index, now_ms) {
-                Some(to) => self.move_task(task, index, to),
+                Some(to) => self.move_task(task, index, to, true),
                 None => self.reject(task, index, now_ms),
             };
             actions.push(action);
@@ -136,13 +150,13 @@ impl Scheduler {
         }
         match decide(&self.placement(job, now_ms)) {
             PlacementDecision::Assigned { index: to, .. } => {
-                Some(to).filter(|to| *to != index && self.pools[*to].queue.has_room())
+                Some(to).filter(|to| *to != index && self.pools[*to].queue.has_room(job.priority))
             }
             PlacementDecision::NoCapacity { .. } => None,
         }
     }
 
-    fn move_task(&mut self, id: TaskId, from: usize, to: usize) -> Action {
+    fn move_task(&mut self, id: TaskId, from: usize, to: usize, misfit: bool) -> Action {
         if let Some(task) = self.tasks.get_mut(&id) {
             task.pool = to;
             let (priority, demand) = (task.job.priority, task.demand);
@@ -152,14 +166,17 @@ impl Scheduler {
             debug_assert!(matches!(enqueued, Ok(ref done) if done.evicted.is_none()), "the caller checked for room");
             self.entered(to, priority, demand);
         }
-        Action::Moved { task: id, from: self.snapshots[from].id.clone(), to: self.snapshots[to].id.clone() }
+        Action::Moved { task: id, from: self.snapshots[from].id.clone(), to: self.snapshots[to].id.clone(), misfit }
     }
 
     fn reject(&mut self, id: TaskId, index: usize, now_ms: u64) -> Action {
         let input = self.placement(&self.tasks[&id].job, now_ms);
         let refusal = match decide(&input) {
             PlacementDecision::NoCapacity { reason, .. } => explain(&input, reason),
-            PlacementDecision::Assigned { index: full, .. } => self.queue_full(full, now_ms),
+            PlacementDecision::Assigned { index: full, .. } => {
+                let capacity = self.pools[full].queue.limits().capacity;
+                self.queue_full(full, EnqueueError::QueueFull { capacity, class: None }, now_ms)
+            }
         };
         if let Some(task) = self.tasks.remove(&id) {
             self.pools[index].queue.cancel(&id);
@@ -196,9 +213,15 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> Arc<[Arc<str>]> {
     known.into()
 }
 
+/// What every one of the replicas can do.
+fn shared_features<'a>(first: &Replica, all: &(impl Iterator<Item = &'a Replica> + Clone)) -> Arc<[String]> {
+    let shared = |feature: &&String| all.clone().all(|replica| replica.features.contains(feature));
+    first.features.iter().filter(shared).cloned().collect()
+}
+
 /// Takes over a value that a probe told, without allocating when it is the old one.
-fn keep_newest(known: &mut Option<String>, told: Option<&String>) {
-    if let Some(told) = told.filter(|told| known.as_ref() != Some(told)) {
-        *known = Some(told.clone());
+fn keep_newest(known: &mut Option<String>, told: Option<&str>) {
+    if let Some(told) = told.filter(|told| known.as_deref() != Some(told)) {
+        *known = Some(told.to_owned());
     }
 }

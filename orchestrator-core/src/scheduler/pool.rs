@@ -1,95 +1,236 @@
 //! One pool's own state.
 
+use std::sync::Arc;
+
 use api_types::{Priority, ReplicaId, TaskId};
 
-use super::{PerClass, PoolSpec};
-use crate::estimate::{Demand, Estimate, PoolSpeed, Waiting, predict_start_ms};
-use crate::policy::PoolSnapshot;
-use crate::queue::BoundedQueue;
+use super::replica::Replica;
+use super::{PoolSpec, Task};
+use crate::classes::PerClass;
+use crate::estimate::{Accuracy, Demand, Estimate, PoolSpeed, Situation, Waiting, predict_start_ms};
+use crate::policy::{Load, PoolSnapshot};
+use crate::queue::{Ahead, BoundedQueue};
+use crate::throttle::{RateLimit, Throttled, TokenBucket};
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    pub(super) replica_id: ReplicaId,
     pub(super) models: Vec<String>,
-    /// Slots as configured; the engine may have fewer.
-    pub(super) slots: u32,
+    pub(super) replicas: Vec<Replica>,
+    /// Whether its replicas must run one and the same engine version (ORCH-3046).
+    one_version: bool,
     pub(super) queue: BoundedQueue<TaskId>,
     pub(super) leases: Vec<Lease>,
     /// What waits in the queue, added up.
     pub(super) demand: PerClass<Demand>,
     pub(super) speed: PoolSpeed,
-    pub(super) live: bool,
+    pub(super) accuracy: Accuracy,
+    pub(super) rates: PerClass<Option<Rate>>,
     /// Whether it is on the list of pools that may be able to start something.
     pub(super) listed: bool,
+}
+
+/// How fast tasks of a class may come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) limit: RateLimit,
+    bucket: TokenBucket,
+}
+
+impl Rate {
+    fn new(limit: RateLimit) -> Self {
+        Self { limit, bucket: TokenBucket::new(limit, 0) }
+    }
+
+    pub(super) fn check(&self, now_ms: u64) -> Result<(), Throttled> {
+        match self.bucket.wait_ms(now_ms) {
+            0 => Ok(()),
+            retry_after_ms => Err(Throttled { retry_after_ms }),
+        }
+    }
+
+    pub(super) fn take(&mut self, now_ms: u64) {
+        let taken = self.bucket.take(now_ms);
+        debug_assert!(taken.is_ok(), "the caller has checked");
+    }
 }
 
 /// A slot in use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     pub(super) task: TaskId,
+    pub(super) replica: usize,
     since_ms: u64,
     predicted_ms: u64,
 }
 
 impl Lease {
-    pub(super) const fn new(task: TaskId, since_ms: u64, predicted_ms: u64) -> Self {
-        Self { task, since_ms, predicted_ms }
+    pub(super) const fn new(task: TaskId, replica: usize, since_ms: u64, predicted_ms: u64) -> Self {
+        Self { task, replica, since_ms, predicted_ms }
+    }
+
+    /// When it is predicted to end.
+    const fn ends_at_ms(&self) -> u64 {
+        self.since_ms + self.predicted_ms
     }
 
     /// What is left of the task. One that has outlived its prediction is given a quarter of it more, again and again.
     fn remainder_ms(&self, now_ms: u64) -> u64 {
-        let elapsed = now_ms.saturating_sub(self.since_ms);
-        if elapsed < self.predicted_ms { self.predicted_ms - elapsed } else { self.predicted_ms / 4 }
+        let left = self.ends_at_ms().saturating_sub(now_ms);
+        if left > 0 { left } else { self.predicted_ms / 4 }
     }
+}
+
+/// What was predicted for a task at one moment, before any correction by experience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forecast {
+    pub(super) situation: Situation,
+    /// Time until it starts.
+    pub(super) start_ms: u64,
+    /// Time until it ends.
+    pub(super) end_ms: u64,
+    pub(super) measured: bool,
 }
 
 impl Pool {
     pub(super) fn new(spec: PoolSpec) -> Self {
         Self {
-            replica_id: spec.replica_id,
             models: spec.models,
-            slots: spec.slots,
-            queue: BoundedQueue::new(spec.queue_capacity, spec.full_policy),
+            replicas: spec.replicas.into_iter().map(Replica::new).collect(),
+            one_version: spec.require_same_engine_version,
+            queue: BoundedQueue::new(spec.queue),
             leases: Vec::new(),
             demand: PerClass::default(),
             speed: PoolSpeed::default(),
-            live: false,
+            accuracy: Accuracy::default(),
+            rates: PerClass {
+                interactive: spec.rate_limits.interactive.map(Rate::new),
+                batch: spec.rate_limits.batch.map(Rate::new),
+            },
             listed: false,
         }
     }
 
-    pub(super) fn release(&mut self, task: TaskId) {
-        if let Some(index) = self.leases.iter().position(|lease| lease.task == task) {
-            self.leases.swap_remove(index);
+    /// The replica with this id.
+    pub(super) fn replica(&self, id: &ReplicaId) -> Option<usize> {
+        self.replicas.iter().position(|replica| replica.id == *id)
+    }
+
+    /// The engine version of the set: that of its first ready replica.
+    pub(super) fn engine_version(&self) -> Option<&Arc<str>> {
+        self.replicas.iter().find(|replica| replica.ready)?.engine_version.as_ref()
+    }
+
+    /// Whether a replica may run tasks: it is ready, and of the set's version where that matters.
+    pub(super) fn is_usable(&self, replica: &Replica) -> bool {
+        replica.ready && (!self.one_version || replica.engine_version.as_ref() == self.engine_version())
+    }
+
+    pub(super) fn usable(&self) -> impl Iterator<Item = (usize, &Replica)> + Clone {
+        self.replicas.iter().enumerate().filter(|(_, replica)| self.is_usable(replica))
+    }
+
+    /// The replica for a task (ORCH-3012): its session's own if that has a free slot, else by rank. One on which the task
+    /// was lost is the last resort.
+    pub(super) fn pick_replica(&self, task: &Task, lost_on: Option<usize>, now_ms: u64) -> Option<usize> {
+        let free = self.free_replicas(now_ms);
+        let home = task.job.session_affinity_replica.as_ref();
+        free.min_by_key(|(index, replica)| (lost_on == Some(*index), home != Some(&replica.id), replica.rank()))
+            .map(|(index, _)| index)
+    }
+
+    pub(super) fn has_free_slot(&self, now_ms: u64) -> bool {
+        self.free_replicas(now_ms).next().is_some()
+    }
+
+    fn free_replicas(&self, now_ms: u64) -> impl Iterator<Item = (usize, &Replica)> {
+        self.usable().filter(move |(_, replica)| replica.free_slots() > 0 && replica.is_fresh(now_ms))
+    }
+
+    pub(super) fn lease(&mut self, lease: Lease) {
+        self.replicas[lease.replica].active += 1;
+        self.leases.push(lease);
+    }
+
+    /// Gives a task's slot back and says on which replica it was.
+    pub(super) fn release(&mut self, task: TaskId) -> Option<usize> {
+        let index = self.leases.iter().position(|lease| lease.task == task)?;
+        let lease = self.leases.swap_remove(index);
+        self.replicas[lease.replica].active -= 1;
+        Some(lease.replica)
+    }
+
+    /// Slots of all usable replicas: in all, and free.
+    pub(super) fn slots(&self) -> (u32, u32) {
+        self.usable().fold((0, 0), |(all, free), (_, replica)| (all + replica.slots, free + replica.free_slots()))
+    }
+
+    /// What is predicted for a task that has these ahead of it.
+    pub(super) fn forecast(&self, priority: Priority, ahead: Ahead, demand: &Demand, now_ms: u64) -> Forecast {
+        let start = self.predict_start(priority, ahead, now_ms);
+        let service = self.speed.service(demand);
+        let situation = match start.ms {
+            0 => Situation::immediate(priority),
+            _ => Situation::waiting(priority, ahead.all()),
+        };
+        Forecast {
+            situation,
+            start_ms: start.ms,
+            end_ms: start.ms.saturating_add(service.ms),
+            measured: start.measured && service.measured,
         }
     }
 
-    /// When a task of this class with so many tasks ahead of it starts, in milliseconds from now.
-    pub(super) fn predict_start(&self, slots: i32, priority: Priority, tasks_ahead: usize, now_ms: u64) -> Estimate {
-        let slots = usize::try_from(slots).unwrap_or(0);
-        let ahead = match priority {
-            Priority::Interactive => self.demand.interactive,
-            Priority::Batch => self.demand.interactive.plus(self.demand.batch),
-        };
-        let service = self.speed.service(&ahead);
+    /// When a task of this class with these ahead of it starts, in milliseconds from now.
+    fn predict_start(&self, priority: Priority, ahead: Ahead, now_ms: u64) -> Estimate {
+        let own = self.work_ahead(priority, ahead.own);
+        let others = self.work_ahead(other(priority), ahead.others);
+        let tasks_ahead = ahead.all() as u64;
         let waiting = Waiting {
-            free_slots: slots.saturating_sub(self.leases.len()) as u64,
-            tasks_ahead: tasks_ahead as u64,
-            mean_service_ms: service.ms / ahead.tasks.max(1),
+            free_slots: u64::from(self.slots().1),
+            tasks_ahead,
+            mean_service_ms: (own.ms + others.ms) / tasks_ahead.max(1),
         };
         let ms = predict_start_ms(waiting, &self.leases.iter().map(|lease| lease.remainder_ms(now_ms)));
-        Estimate { ms, measured: service.measured || ms == 0 }
+        let measured = self.speed.service_ms().is_some() || self.speed.tokens_per_s().is_some();
+        Estimate { ms, measured: measured || ms == 0 }
+    }
+
+    /// Work of so many waiting tasks of a class, as if all of the class were alike.
+    fn work_ahead(&self, priority: Priority, tasks: usize) -> Estimate {
+        let demand = self.demand.of(priority);
+        let whole = self.speed.service(demand);
+        let share = if demand.tasks == 0 { 0.0 } else { tasks as f64 / demand.tasks as f64 };
+        Estimate { ms: (whole.ms as f64 * share).round() as u64, ..whole }
+    }
+
+    /// What placement learns of the work here.
+    pub(super) fn load(&self, slots: u32, free: u32) -> Load {
+        let is_free = free > 0 && self.queue.is_empty();
+        let next = || self.leases.iter().map(Lease::ends_at_ms).min().unwrap_or(0);
+        let backlog = |demand: &Demand| self.speed.service(demand).ms as f64 / f64::from(slots.max(1));
+        Load {
+            slot_free_at_ms: if is_free { 0 } else { next() },
+            backlog_ms: PerClass { interactive: backlog(&self.demand.interactive), batch: backlog(&self.demand.batch) },
+        }
+    }
+}
+
+const fn other(priority: Priority) -> Priority {
+    match priority {
+        Priority::Interactive => Priority::Batch,
+        Priority::Batch => Priority::Interactive,
     }
 }
 
 /// What placement knows about a pool before the first probe.
 pub(super) fn snapshot_of(spec: &PoolSpec) -> PoolSnapshot {
-    let slots = i32::try_from(spec.slots).unwrap_or(i32::MAX);
+    let slots = spec.replicas.iter().map(|replica| replica.slots).fold(0, u32::saturating_add);
+    let slots = i32::try_from(slots).unwrap_or(i32::MAX);
     let models: Vec<&str> = spec.models.iter().map(String::as_str).collect();
     PoolSnapshot {
         slots_total: slots,
         slots_free: slots,
-        queue_capacity: i32::try_from(spec.queue_capacity).unwrap_or(i32::MAX),
+        queue_capacity: i32::try_from(spec.queue.capacity).unwrap_or(i32::MAX),
         ctx_max_supported: spec.ctx_max,
         sampler_profile_version: spec.sampler_profile_version.clone(),
         determinism: spec.determinism,

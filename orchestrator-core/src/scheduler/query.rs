@@ -1,8 +1,12 @@
 //! Questions that change nothing.
 
+use std::sync::Arc;
+
 use api_types::{PoolId, Priority, TaskId, TaskState};
 
-use super::{PoolView, Scheduler, Task};
+use super::{PoolView, ReplicaView, Scheduler, Task};
+use crate::estimate::{Demand, Prompt, Situation};
+use crate::policy::{JobSpec, takes_work};
 
 /// How things stand for a living task.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,44 +90,72 @@ impl Scheduler {
     pub fn outlook(&self, task_id: TaskId, now_ms: u64) -> Option<Outlook> {
         let task = self.tasks.get(&task_id)?;
         let pool = &self.pools[task.pool];
-        let left_ms = task.deadline_at_ms.saturating_sub(now_ms);
-        let Some(queue_position) = pool.queue.position(&task_id) else {
+        let Some(ahead) = pool.queue.ahead(&task_id) else {
             return Some(self.outlook_of_running(task, now_ms));
         };
-        let slots = self.snapshots[task.pool].slots_total;
-        let start = pool.predict_start(slots, task.job.priority, queue_position, now_ms);
-        let service = pool.speed.service(&task.demand);
+        let left_ms = task.deadline_at_ms.saturating_sub(now_ms);
+        let forecast = pool.forecast(task.job.priority, ahead, &task.demand, now_ms);
         Some(Outlook {
             state: task.state,
-            queue_position,
-            predicted_start_ms: start.ms,
-            prediction_is_measured: start.measured,
-            on_time_probability: pool.speed.on_time_probability(service, left_ms.saturating_sub(start.ms)),
+            queue_position: ahead.all(),
+            predicted_start_ms: pool.accuracy.corrected_start_ms(forecast.situation, forecast.start_ms),
+            prediction_is_measured: forecast.measured,
+            on_time_probability: pool.accuracy.on_time_probability(forecast.situation, forecast.end_ms, 0, left_ms),
         })
     }
 
     fn outlook_of_running(&self, task: &Task, now_ms: u64) -> Outlook {
-        let whole_ms = task.deadline_at_ms.saturating_sub(task.dispatched_at_ms);
-        let late = now_ms >= task.deadline_at_ms;
-        let speed = &self.pools[task.pool].speed;
+        let elapsed_ms = now_ms.saturating_sub(task.dispatched_at_ms);
+        let limit_ms = task.deadline_at_ms.saturating_sub(task.dispatched_at_ms);
+        let situation = Situation::immediate(task.job.priority);
+        let accuracy = &self.pools[task.pool].accuracy;
         Outlook {
             state: task.state,
             queue_position: 0,
             predicted_start_ms: 0,
             prediction_is_measured: true,
-            on_time_probability: if late { 0.0 } else { speed.on_time_probability(task.predicted, whole_ms) },
+            on_time_probability: accuracy.on_time_probability(situation, task.predicted.ms, elapsed_ms, limit_ms),
         }
+    }
+
+    /// Time that a job is predicted to decode on the slowest of the pools that serve its model, in milliseconds; `None`
+    /// while none of them has shown its speed.
+    #[must_use]
+    pub fn predicted_decode_ms(&self, job: &JobSpec) -> Option<u64> {
+        let demand = Demand::of_task(Prompt::default(), job.expected_tokens, job.max_tokens.unwrap_or(0));
+        let serving = self.serving.get(&(job.engine, Arc::from(job.model_ref.trim())));
+        serving.into_iter().flatten().filter_map(|index| self.pools[*index].speed.decode_ms(&demand)).max()
+    }
+
+    /// An open pool that serves a job's model, for questions to its engine's tokenizer.
+    #[must_use]
+    pub fn open_pool_for(&self, job: &JobSpec, now_ms: u64) -> Option<&PoolId> {
+        let serving = self.serving.get(&(job.engine, Arc::from(job.model_ref.trim())));
+        let open = |index: &&usize| takes_work(&self.snapshots[**index], now_ms);
+        serving.into_iter().flatten().find(open).map(|index| &self.snapshots[*index].id)
+    }
+
+    /// The replicas of a pool, in configuration order; none for an unknown one.
+    pub fn replicas(&self, pool_id: &PoolId) -> impl Iterator<Item = ReplicaView<'_>> {
+        let pool = self.by_id.get(pool_id).map(|index| &self.pools[*index]);
+        pool.into_iter().flat_map(|pool| {
+            pool.replicas.iter().map(|replica| ReplicaView {
+                replica_id: &replica.id,
+                ready: pool.is_usable(replica),
+                odd_version: replica.ready && !pool.is_usable(replica),
+                active_leases: replica.active,
+            })
+        })
     }
 
     fn view(&self, index: usize) -> PoolView<'_> {
         let (pool, snapshot) = (&self.pools[index], &self.snapshots[index]);
         PoolView {
             snapshot,
-            replica_id: &pool.replica_id,
-            live: pool.live,
+            live: pool.replicas.iter().any(|replica| replica.live),
             active_leases: pool.leases.len(),
             speed: &pool.speed,
-            full_policy: pool.queue.policy(),
+            queue: pool.queue.limits(),
         }
     }
 }

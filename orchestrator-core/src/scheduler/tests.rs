@@ -1,17 +1,22 @@
 //! The scheduler from outside: scenarios a person would name, and random lives against a model.
 
+mod limits;
 mod random;
+mod replicas;
 
 use api_types::{
     DeterminismLevel, Engine, ErrorKind, PlacementMode, PlacementOverrides, PolicyLabel, PoolId, Priority, TaskId,
     TaskState,
 };
 
-use super::{Action, Admission, Canceled, Dispatch, NewTask, Outcome, PoolFacts, PoolSpec, Requeued, Scheduler};
+use super::{
+    Action, Admission, Canceled, Dispatch, NewTask, Outcome, PoolSpec, ReplicaFacts, ReplicaSpec, Requeued, Scheduler,
+};
 use crate::Refusal;
-use crate::estimate::UNMEASURED_TASK_MS;
+use crate::classes::PerClass;
+use crate::estimate::{Prompt, UNMEASURED_TASK_MS};
 use crate::policy::{JobSpec, STALE_AFTER_MS, TieBreaker};
-use crate::queue::FullPolicy;
+use crate::queue::{FullPolicy, QueueLimits};
 use crate::task::End;
 
 const MODEL: &str = "hf:org/model";
@@ -23,12 +28,12 @@ fn id(number: u32) -> TaskId {
 fn spec(pool_id: &str, slots: u32, queue_capacity: usize) -> PoolSpec {
     PoolSpec {
         pool_id: pool_id.into(),
-        replica_id: "r0".into(),
+        replicas: vec![ReplicaSpec { replica_id: "r0".into(), slots }],
+        require_same_engine_version: true,
         engine: Engine::Llamacpp,
         models: vec![MODEL.to_owned()],
-        slots,
-        queue_capacity,
-        full_policy: FullPolicy::Reject,
+        queue: QueueLimits::new(queue_capacity, FullPolicy::Reject),
+        rate_limits: PerClass::default(),
         determinism: DeterminismLevel::Strict,
         sampler_profile_version: None,
         device_mask: None,
@@ -42,6 +47,7 @@ fn task(number: u32, priority: Priority) -> NewTask {
         job: JobSpec {
             priority,
             expected_tokens: None,
+            max_tokens: Some(100),
             engine: Engine::Llamacpp,
             model_ref: MODEL.to_owned(),
             required_ctx: 4_096,
@@ -49,11 +55,11 @@ fn task(number: u32, priority: Priority) -> NewTask {
             placement: PlacementOverrides::default(),
             requirements: None,
             session_affinity_pool: None,
+            session_affinity_replica: None,
             determinism: None,
             sampler_profile_version: None,
         },
-        max_tokens: 100,
-        prompt_tokens: Some(100),
+        prompt: Prompt { tokens: Some(100), bytes: 400 },
         deadline_ms: 60_000,
     }
 }
@@ -65,12 +71,12 @@ fn pinned(number: u32, priority: Priority, pool_id: &str) -> NewTask {
     new
 }
 
-fn open() -> PoolFacts {
-    PoolFacts { ready: true, live: true, ..PoolFacts::default() }
+fn open() -> ReplicaFacts {
+    ReplicaFacts { ready: true, live: true, ..ReplicaFacts::default() }
 }
 
-fn closed() -> PoolFacts {
-    PoolFacts { ready: false, live: true, ..PoolFacts::default() }
+fn closed() -> ReplicaFacts {
+    ReplicaFacts { ready: false, live: true, ..ReplicaFacts::default() }
 }
 
 /// A scheduler with all its pools open at time 0.
@@ -78,7 +84,7 @@ fn scheduler(specs: Vec<PoolSpec>) -> Scheduler {
     let ids: Vec<PoolId> = specs.iter().map(|spec| spec.pool_id.clone()).collect();
     let mut scheduler = Scheduler::new(specs);
     for pool_id in ids {
-        assert_eq!(scheduler.update_pool(&pool_id, &open(), 0), []);
+        assert_eq!(scheduler.update_replica(&pool_id, &"r0".into(), &open(), 0), []);
     }
     scheduler
 }
@@ -91,7 +97,7 @@ fn admit(scheduler: &mut Scheduler, new: NewTask) -> Admission {
 #[track_caller]
 fn refused(scheduler: &mut Scheduler, new: NewTask) -> Refusal {
     let tasks = scheduler.task_count();
-    let refusal = scheduler.admit(new, 0).expect_err("it is refused");
+    let refusal = scheduler.admit(new, 0).expect_err("it is refused").refusal;
     assert_eq!(scheduler.task_count(), tasks);
     refusal
 }
@@ -227,7 +233,7 @@ fn a_full_queue_rejects() {
 /// LO-ADM-02, LO-ADM-04: `drop-lru` makes room for interactive tasks, and a batch task never displaces an interactive one.
 #[test]
 fn a_full_queue_drops_the_oldest() {
-    let drop_lru = PoolSpec { full_policy: FullPolicy::DropLru, ..spec("a", 1, 2) };
+    let drop_lru = PoolSpec { queue: QueueLimits::new(2, FullPolicy::DropLru), ..spec("a", 1, 2) };
     let mut scheduler = scheduler(vec![drop_lru]);
     admit(&mut scheduler, task(0, Priority::Batch));
     dispatch_all(&mut scheduler, 0);
@@ -240,7 +246,10 @@ fn a_full_queue_drops_the_oldest() {
     ] {
         assert_eq!(admit(&mut scheduler, task(number, priority)).evicted, evicted.map(id));
         if let Some(evicted) = evicted {
-            assert_eq!((scheduler.task_state(id(evicted)), scheduler.cancel(id(evicted))), (None, Canceled::Unknown));
+            assert_eq!(
+                (scheduler.task_state(id(evicted)), scheduler.cancel(id(evicted), 0)),
+                (None, Canceled::Unknown)
+            );
         }
     }
     let refusal = refused(&mut scheduler, task(6, Priority::Batch));
@@ -255,10 +264,10 @@ fn cancel_meets_a_task_where_it_is() {
         admit(&mut scheduler, task(number, Priority::Batch));
     }
     dispatch_all(&mut scheduler, 0);
-    assert_eq!(scheduler.cancel(id(1)), Canceled::Queued);
-    assert_eq!(scheduler.cancel(id(1)), Canceled::Unknown);
+    assert_eq!(scheduler.cancel(id(1), 0), Canceled::Queued);
+    assert_eq!(scheduler.cancel(id(1), 0), Canceled::Unknown);
     assert_eq!(scheduler.queue_position(id(2)), Some(0));
-    assert_eq!(scheduler.cancel(id(0)), Canceled::Running);
+    assert_eq!(scheduler.cancel(id(0), 0), Canceled::Running);
     assert_eq!(dispatch_all(&mut scheduler, 0), []);
     assert!(scheduler.finish(id(0), Outcome::unmeasured(End::Canceled), 0));
     assert_eq!(dispatch_all(&mut scheduler, 0), started(&[(2, "a")]));
@@ -304,7 +313,7 @@ fn a_lost_worker_costs_a_task_its_place_once() {
     assert!(scheduler.first_token(id(3)));
     assert_eq!(scheduler.requeue(id(3), 0), Requeued::GivenUp);
     assert_eq!(dispatch_all(&mut scheduler, 0), started(&[(2, "b")]));
-    assert_eq!(scheduler.cancel(id(2)), Canceled::Running);
+    assert_eq!(scheduler.cancel(id(2), 0), Canceled::Running);
     assert_eq!(scheduler.requeue(id(2), 0), Requeued::Canceled);
     assert_eq!((scheduler.requeue(id(2), 0), scheduler.task_count()), (Requeued::Unknown, 0));
 }
@@ -330,18 +339,18 @@ fn only_open_pools_work() {
     let mut scheduler = Scheduler::new(vec![spec("a", 1, 8)]);
     let pool = PoolId::from("a");
     assert_eq!(refused(&mut scheduler, task(0, Priority::Batch)).kind, ErrorKind::PoolUnready);
-    scheduler.update_pool(&pool, &open(), 0);
+    scheduler.update_replica(&pool, &"r0".into(), &open(), 0);
     admit(&mut scheduler, task(0, Priority::Batch));
     assert_eq!(dispatch_all(&mut scheduler, STALE_AFTER_MS + 1), []);
     let stale = scheduler.admit(task(1, Priority::Batch), STALE_AFTER_MS + 1).expect_err("nobody knows");
-    assert_eq!(stale.kind, ErrorKind::PoolUnready);
-    scheduler.update_pool(&pool, &open(), STALE_AFTER_MS + 1);
+    assert_eq!(stale.refusal.kind, ErrorKind::PoolUnready);
+    scheduler.update_replica(&pool, &"r0".into(), &open(), STALE_AFTER_MS + 1);
     assert_eq!(dispatch_all(&mut scheduler, STALE_AFTER_MS + 1), started(&[(0, "a")]));
 
     scheduler.drain(&pool, STALE_AFTER_MS);
     assert!(scheduler.finish(id(0), completed(), STALE_AFTER_MS));
     let draining = scheduler.admit(task(1, Priority::Batch), STALE_AFTER_MS).expect_err("it is draining");
-    assert_eq!(draining.kind, ErrorKind::PoolUnready);
+    assert_eq!(draining.refusal.kind, ErrorKind::PoolUnready);
     scheduler.undrain(&pool, STALE_AFTER_MS);
     scheduler.admit(task(1, Priority::Batch), STALE_AFTER_MS).expect("it is open again");
 }
@@ -364,14 +373,14 @@ fn a_closing_pool_gives_its_queue_back() {
     preferring(3, Priority::Batch);
     preferring(4, Priority::Interactive);
     preferring(5, Priority::Batch);
-    let moved = |number| Action::Moved { task: id(number), from: "a".into(), to: "b".into() };
+    let moved = |number| Action::Moved { task: id(number), from: "a".into(), to: "b".into(), misfit: false };
     // Interactive ones first, and no more than b has room for.
-    assert_eq!(scheduler.update_pool(&"a".into(), &closed(), 0), [moved(4), moved(3)]);
+    assert_eq!(scheduler.update_replica(&"a".into(), &"r0".into(), &closed(), 0), [moved(4), moved(3)]);
     assert_eq!((scheduler.queue_position(id(2)), scheduler.queue_position(id(5))), (Some(0), Some(1)));
     assert_eq!((scheduler.queue_position(id(4)), scheduler.queue_position(id(3))), (Some(0), Some(1)));
     assert!(scheduler.finish(id(0), Outcome::unmeasured(End::Failed), 0));
     assert_eq!(dispatch_all(&mut scheduler, 0), []);
-    assert_eq!(scheduler.update_pool(&"a".into(), &open(), 0), []);
+    assert_eq!(scheduler.update_replica(&"a".into(), &"r0".into(), &open(), 0), []);
     assert_eq!(dispatch_all(&mut scheduler, 0), started(&[(2, "a")]));
 }
 
@@ -384,8 +393,8 @@ fn an_opening_pool_takes_in_the_stranded() {
         admit(&mut scheduler, task(number, priority));
     }
     admit(&mut scheduler, pinned(3, Priority::Interactive, "a"));
-    assert_eq!(scheduler.update_pool(&"a".into(), &closed(), 0), []);
-    let moved = |number| Action::Moved { task: id(number), from: "a".into(), to: "b".into() };
+    assert_eq!(scheduler.update_replica(&"a".into(), &"r0".into(), &closed(), 0), []);
+    let moved = |number| Action::Moved { task: id(number), from: "a".into(), to: "b".into(), misfit: false };
     assert_eq!(scheduler.undrain(&"b".into(), 0), [moved(2), moved(0), moved(1)]);
     assert_eq!(dispatch_all(&mut scheduler, 0), started(&[(2, "b")]));
 }
@@ -407,9 +416,9 @@ fn a_shrunken_pool_turns_misfits_out() {
     preferring.job.placement.mode = PlacementMode::Prefer;
     preferring.job.placement.prefer_pools = Some(vec!["a".to_owned()]);
     admit(&mut scheduler, preferring);
-    let shrunken = PoolFacts { ctx_max: Some(2_048), ..open() };
+    let shrunken = ReplicaFacts { ctx_max: Some(2_048), ..open() };
     let version = scheduler.snapshot_version();
-    let actions = scheduler.update_pool(&"a".into(), &shrunken, 0);
+    let actions = scheduler.update_replica(&"a".into(), &"r0".into(), &shrunken, 0);
     assert!(scheduler.snapshot_version() > version);
     let [Action::Rejected { task: rejected, refusal }, Action::Moved { task: moved, .. }] = &actions[..] else {
         panic!("{actions:?}");
@@ -429,19 +438,24 @@ fn the_version_follows_the_topology() {
         assert!(version >= before);
         version > before
     };
-    scheduler.update_pool(&pool, &open(), 0);
+    scheduler.update_replica(&pool, &"r0".into(), &open(), 0);
     assert!(grew(&scheduler));
-    scheduler.update_pool(&pool, &PoolFacts { vram_free_bytes: Some(1), ..open() }, 9);
+    scheduler.update_replica(&pool, &"r0".into(), &ReplicaFacts { vram_free_bytes: Some(1), ..open() }, 9);
     admit(&mut scheduler, task(0, Priority::Batch));
     dispatch_all(&mut scheduler, 0);
     assert!(!grew(&scheduler));
-    scheduler.update_pool(&pool, &PoolFacts { engine_version: Some("b1".to_owned()), ..open() }, 9);
+    scheduler.update_replica(&pool, &"r0".into(), &ReplicaFacts { engine_version: Some("b1".to_owned()), ..open() }, 9);
     assert!(grew(&scheduler));
-    scheduler.update_pool(&pool, &PoolFacts { engine_version: Some("b1".to_owned()), ..open() }, 10);
+    scheduler.update_replica(
+        &pool,
+        &"r0".into(),
+        &ReplicaFacts { engine_version: Some("b1".to_owned()), ..open() },
+        10,
+    );
     assert!(!grew(&scheduler));
     scheduler.drain(&pool, 10);
     assert!(grew(&scheduler));
-    scheduler.update_pool(&"unknown".into(), &open(), 10);
+    scheduler.update_replica(&"unknown".into(), &"r0".into(), &open(), 10);
     assert!(!grew(&scheduler));
 }
 
@@ -453,11 +467,11 @@ fn slots_are_the_smaller_of_wanted_and_real() {
         admit(&mut scheduler, task(number, Priority::Batch));
     }
     for (told, slots) in [(8, 2), (1, 1), (2, 2)] {
-        scheduler.update_pool(&"a".into(), &PoolFacts { slots_total: Some(told), ..open() }, 0);
+        scheduler.update_replica(&"a".into(), &"r0".into(), &ReplicaFacts { slots_total: Some(told), ..open() }, 0);
         assert_eq!(scheduler.pool(&"a".into()).map(|view| view.snapshot.slots_total), Some(slots));
     }
     assert_eq!(dispatch_all(&mut scheduler, 0).len(), 2);
-    scheduler.update_pool(&"a".into(), &PoolFacts { slots_total: Some(1), ..open() }, 0);
+    scheduler.update_replica(&"a".into(), &"r0".into(), &ReplicaFacts { slots_total: Some(1), ..open() }, 0);
     assert!(scheduler.finish(id(0), completed(), 0));
     assert_eq!(dispatch_all(&mut scheduler, 0), []);
     assert!(scheduler.finish(id(1), completed(), 0));
@@ -471,8 +485,8 @@ fn aliases_are_learned() {
     let mut aliased = task(0, Priority::Batch);
     aliased.job.model_ref = " file.gguf ".to_owned();
     assert_eq!(refused(&mut scheduler, aliased.clone()).kind, ErrorKind::InvalidParams);
-    let facts = PoolFacts { model_aliases: Some(vec!["file.gguf".to_owned(), MODEL.to_owned()]), ..open() };
-    scheduler.update_pool(&"a".into(), &facts, 0);
+    let facts = ReplicaFacts { model_aliases: Some(vec!["file.gguf".to_owned(), MODEL.to_owned()]), ..open() };
+    scheduler.update_replica(&"a".into(), &"r0".into(), &facts, 0);
     admit(&mut scheduler, aliased);
     let view = scheduler.pools().next().expect("there is one");
     assert_eq!(view.snapshot.models.iter().map(|name| &**name).collect::<Vec<_>>(), [MODEL, "file.gguf"]);
@@ -483,22 +497,22 @@ fn aliases_are_learned() {
 fn predictions_learn_and_run_down() {
     let mut scheduler = scheduler(vec![spec("a", 1, 8)]);
     let first = admit(&mut scheduler, task(0, Priority::Batch));
-    assert_eq!((first.predicted_start_ms, first.on_time_probability), (0, 0.5));
+    assert_eq!((first.predicted_start_ms, first.on_time_probability > 0.9), (0, true));
     dispatch_all(&mut scheduler, 0);
     let second = admit(&mut scheduler, task(1, Priority::Batch));
     assert_eq!((second.predicted_start_ms, second.prediction_is_measured), (UNMEASURED_TASK_MS, false));
     assert!(scheduler.finish(id(0), completed(), 600));
     dispatch_all(&mut scheduler, 600);
-    // 100 prompt tokens at 1 ms, 51 of 100 at 10 ms: 610 ms each.
+    // 100 prompt tokens at 1 ms, 50 more of 100 at 10 ms: 600 ms each.
     for number in 2..4 {
         let admission = scheduler.admit(task(number, Priority::Batch), 600).expect("it is taken");
-        assert_eq!((admission.predicted_start_ms, admission.prediction_is_measured), ((number as u64 - 1) * 610, true));
+        assert_eq!((admission.predicted_start_ms, admission.prediction_is_measured), ((number as u64 - 1) * 600, true));
     }
-    assert_eq!(scheduler.predicted_start_ms(id(2), 800), Some(410));
-    assert_eq!(scheduler.predicted_start_ms(id(3), 800), Some(410 + 610));
+    assert_eq!(scheduler.predicted_start_ms(id(2), 800), Some(400));
+    assert_eq!(scheduler.predicted_start_ms(id(3), 800), Some(400 + 600));
     assert_eq!(scheduler.predicted_start_ms(id(1), 800), Some(0));
     // A task that outlives its prediction is given a little more, not an end in the past.
-    assert_eq!(scheduler.predicted_start_ms(id(2), 9_000), Some(610 / 4));
+    assert_eq!(scheduler.predicted_start_ms(id(2), 9_000), Some(600 / 4));
     assert!(scheduler.finish(id(1), completed(), 1_200));
     let outlook = scheduler.outlook(id(2), 1_200).expect("it waits");
     assert_eq!((outlook.queue_position, outlook.predicted_start_ms), (0, 0));

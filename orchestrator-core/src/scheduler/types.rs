@@ -3,27 +3,30 @@
 use api_types::{DeterminismLevel, Engine, PoolId, ReplicaId, TaskId};
 
 use crate::Refusal;
+use crate::classes::PerClass;
+use crate::estimate::{PoolSpeed, Prompt};
 use crate::policy::{DecisionLog, JobSpec, PoolSnapshot};
-use crate::queue::FullPolicy;
+use crate::queue::QueueLimits;
 use crate::task::End;
+use crate::throttle::RateLimit;
 
 /// A pool as the operator configured it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
     /// The pool.
     pub pool_id: PoolId,
-    /// The replica that runs its tasks.
-    pub replica_id: ReplicaId,
+    /// The engines that run its tasks.
+    pub replicas: Vec<ReplicaSpec>,
+    /// Whether replicas with another engine version than the first ready one are left alone (ORCH-3046).
+    pub require_same_engine_version: bool,
     /// The kind of engine.
     pub engine: Engine,
     /// Names under which it serves its model, the configured reference first.
     pub models: Vec<String>,
-    /// Tasks it may run at the same time; an engine that takes fewer lowers it.
-    pub slots: u32,
-    /// Most tasks that may wait.
-    pub queue_capacity: usize,
-    /// What a full queue does.
-    pub full_policy: FullPolicy,
+    /// How much may wait, and who comes first.
+    pub queue: QueueLimits,
+    /// Most tasks of a class admitted per second.
+    pub rate_limits: PerClass<Option<RateLimit>>,
     /// What it promises about equal requests. The scheduler does not tie slots to it; the configuration does.
     pub determinism: DeterminismLevel,
     /// The sampler profile in force.
@@ -34,9 +37,18 @@ pub struct PoolSpec {
     pub ctx_max: Option<i32>,
 }
 
-/// What a probe found out about a pool. `None` leaves the last known value in force.
+/// A replica as the operator configured it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSpec {
+    /// Its name, unique in its pool.
+    pub replica_id: ReplicaId,
+    /// Tasks it may run at the same time; an engine that takes fewer lowers it.
+    pub slots: u32,
+}
+
+/// What a probe found out about a replica. `None` leaves the last known value in force.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PoolFacts {
+pub struct ReplicaFacts {
     /// A task submitted now would be taken.
     pub ready: bool,
     /// Its process answers.
@@ -66,10 +78,8 @@ pub struct NewTask {
     pub id: TaskId,
     /// What it needs; its queue class is the job's `priority`.
     pub job: JobSpec,
-    /// Most tokens to generate.
-    pub max_tokens: i32,
-    /// Length of its prompt in tokens, counted or estimated; `None` when nobody can tell.
-    pub prompt_tokens: Option<i32>,
+    /// Its input.
+    pub prompt: Prompt,
     /// Time from now to the end that it has, in milliseconds.
     pub deadline_ms: i64,
 }
@@ -93,6 +103,21 @@ pub struct Admission {
     pub decision: DecisionLog,
     /// The task that lost its place to it; its stream ends with `QUEUE_FULL_DROP_LRU` (LO-ADM-04).
     pub evicted: Option<TaskId>,
+}
+
+/// A task that was not taken, and how placement went if it came to that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// Why.
+    pub refusal: Refusal,
+    /// How placement went.
+    pub decision: Option<Box<DecisionLog>>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, decision: None }
+    }
 }
 
 /// A task to hand to an engine now. Its slot is leased until [`super::Scheduler::finish`].
@@ -148,7 +173,7 @@ impl Outcome {
 /// What became of a task whose worker was lost. In every case its slot is free again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requeued {
-    /// It waits again, at the front of its class.
+    /// It waits again, at the front of its class, and the session's cache is lost.
     Again {
         /// The pool it waits at now.
         pool_id: PoolId,
@@ -174,6 +199,8 @@ pub enum Action {
         from: PoolId,
         /// Where it waits.
         to: PoolId,
+        /// Whether its old pool can no longer run it, rather than not at this time.
+        misfit: bool,
     },
     /// No pool can ever run it any more: it is forgotten, and its stream must end with this error.
     Rejected {
@@ -189,14 +216,25 @@ pub enum Action {
 pub struct PoolView<'a> {
     /// What placement sees: slots, queue, memory, health.
     pub snapshot: &'a PoolSnapshot,
-    /// The replica that runs its tasks.
-    pub replica_id: &'a ReplicaId,
-    /// Its process answers.
+    /// A process of it answers.
     pub live: bool,
     /// Slots in use by our tasks.
     pub active_leases: usize,
     /// What was learned about its speed.
-    pub speed: &'a crate::estimate::PoolSpeed,
-    /// What a full queue does.
-    pub full_policy: FullPolicy,
+    pub speed: &'a PoolSpeed,
+    /// How much may wait, and who comes first.
+    pub queue: &'a QueueLimits,
+}
+
+/// A replica as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaView<'a> {
+    /// The replica.
+    pub replica_id: &'a ReplicaId,
+    /// It takes tasks.
+    pub ready: bool,
+    /// It is ready, but runs another engine version than the rest of its set, and is left alone.
+    pub odd_version: bool,
+    /// Slots in use by our tasks.
+    pub active_leases: u32,
 }

@@ -1,16 +1,17 @@
 //! Random lives of tasks and pools, followed by a model that only knows what the scheduler has said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api_types::{Engine, PlacementMode, PoolId, Priority, TaskId};
 use proptest::prelude::*;
 
 use super::{
-    Action, Canceled, Dispatch, End, FullPolicy, NewTask, Outcome, PoolFacts, PoolSpec, Requeued, Scheduler, closed,
-    id, open, spec, task,
+    Action, Canceled, Dispatch, End, FullPolicy, NewTask, Outcome, PerClass, PoolSpec, ReplicaFacts, ReplicaSpec,
+    Requeued, Scheduler, closed, id, open, spec, task,
 };
 
 const POOLS: [&str; 3] = ["a", "b", "c"];
+const REPLICAS: [&str; 2] = ["r0", "r1"];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -29,7 +30,10 @@ enum Op {
     Requeue(u32),
     Update {
         pool: usize,
+        replica: usize,
         ready: bool,
+        /// The engine's version, told by replicas of pool a only.
+        version: u8,
         ctx: i32,
         slots: u32,
     },
@@ -52,19 +56,24 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (number(), end).prop_map(|(number, end)| Op::Finish(number, end)),
         2 => number().prop_map(Op::Cancel),
         2 => number().prop_map(Op::Requeue),
-        2 => (pool(), prop::bool::weighted(0.7), 2_i32..5, 1_u32..4).prop_map(|(pool, ready, ctx, slots)| {
-            Op::Update { pool, ready, ctx, slots }
-        }),
+        2 => (pool(), 0_usize..2, prop::bool::weighted(0.7), 0_u8..2, 2_i32..5, 1_u32..4).prop_map(
+            |(pool, replica, ready, version, ctx, slots)| Op::Update { pool, replica, ready, version, ctx, slots },
+        ),
         1 => (pool(), prop::bool::ANY).prop_map(|(pool, draining)| Op::Drain(pool, draining)),
         1 => (0_u64..3_000).prop_map(Op::Pass),
     ]
 }
 
+/// Three unlike pools: a has two replicas and a limit on batch tasks, b drops, c gives turns.
 fn specs() -> Vec<PoolSpec> {
-    let mut specs: Vec<PoolSpec> = POOLS.iter().map(|pool| spec(pool, 2, 3)).collect();
-    specs[1].full_policy = FullPolicy::DropLru;
-    specs[1].slots = 1;
+    let mut specs: Vec<PoolSpec> = POOLS.iter().map(|pool| spec(pool, 1, 3)).collect();
+    specs[0].replicas = REPLICAS.iter().map(|id| ReplicaSpec { replica_id: (*id).into(), slots: 1 }).collect();
+    specs[0].queue.class_capacity.batch = Some(2);
+    specs[1].queue.full_policy = FullPolicy::DropLru;
     specs[2].engine = Engine::Mock;
+    specs[2].replicas[0].slots = 2;
+    let weight = std::num::NonZeroU16::MIN;
+    specs[2].queue.weights = Some(PerClass { interactive: weight, batch: weight });
     specs
 }
 
@@ -98,6 +107,10 @@ struct World {
     said: Vec<String>,
 }
 
+fn every_replica() -> impl Iterator<Item = (&'static str, &'static str)> {
+    POOLS.into_iter().flat_map(|pool| REPLICAS.map(|replica| (pool, replica)))
+}
+
 impl World {
     fn new() -> Self {
         let mut world = Self {
@@ -110,8 +123,8 @@ impl World {
             ended: 0,
             said: Vec::new(),
         };
-        for pool in POOLS {
-            world.update(pool, &open());
+        for (pool, replica) in every_replica() {
+            world.update(pool, replica, &open());
         }
         world
     }
@@ -129,9 +142,11 @@ impl World {
             Op::Finish(number, end) => self.finish(id(number), end),
             Op::Cancel(number) => self.cancel(id(number)),
             Op::Requeue(number) => self.requeue(id(number)),
-            Op::Update { pool, ready, ctx, slots } => {
+            Op::Update { pool, replica, ready, version, ctx, slots } => {
                 let facts = if ready { open() } else { closed() };
-                self.update(POOLS[pool], &PoolFacts { ctx_max: Some(ctx), slots_total: Some(slots), ..facts });
+                let engine_version = (pool == 0).then(|| format!("b{version}"));
+                let facts = ReplicaFacts { ctx_max: Some(ctx), slots_total: Some(slots), engine_version, ..facts };
+                self.update(POOLS[pool], REPLICAS[replica], &facts);
             }
             Op::Drain(pool, draining) => {
                 let pool = PoolId::from(POOLS[pool]);
@@ -207,11 +222,15 @@ impl World {
     fn started(&mut self, dispatch: &Dispatch) {
         let task = dispatch.task_id;
         let snapshot = self.scheduler.pool(&dispatch.pool_id).expect("it exists").snapshot;
-        assert!(snapshot.ready && !snapshot.draining && self.now_ms - snapshot.heartbeat_ms.unwrap_or(0) <= 5_000);
+        assert!(snapshot.ready && !snapshot.draining);
         assert!(!self.running.contains_key(&task));
         let own_interactive = self.queues.get(&(dispatch.pool_id.clone(), Priority::Interactive)).map_or(0, Vec::len);
         let class = self.classes[&task];
-        assert!(class == Priority::Interactive || own_interactive == 0, "interactive first");
+        let by_turns = dispatch.pool_id.as_str() == "c";
+        assert!(class == Priority::Interactive || own_interactive == 0 || by_turns, "interactive first");
+        let replica =
+            self.scheduler.replicas(&dispatch.pool_id).find(|replica| *replica.replica_id == dispatch.replica_id);
+        assert!(replica.is_some_and(|replica| replica.ready && !replica.odd_version));
         let from = self.waits_at(task).expect("only what waits is started");
         if dispatch.moved_from.is_none() {
             assert_eq!(from, dispatch.pool_id);
@@ -225,9 +244,8 @@ impl World {
 
     /// After `None`, no open pool has both a free slot and a waiting task.
     fn check_nothing_can_start(&self) {
-        for view in self.scheduler.pools() {
-            let fresh = self.now_ms - view.snapshot.heartbeat_ms.unwrap_or(0) <= 5_000;
-            let able = view.snapshot.ready && !view.snapshot.draining && fresh && view.snapshot.slots_free > 0;
+        for (view, pool) in self.scheduler.pools().zip(&self.scheduler.pools) {
+            let able = !view.snapshot.draining && pool.has_free_slot(self.now_ms);
             assert!(!able || self.depth(&view.snapshot.id) == 0, "pool {} idles", view.snapshot.id);
         }
     }
@@ -242,7 +260,7 @@ impl World {
     }
 
     fn cancel(&mut self, task: TaskId) {
-        match self.scheduler.cancel(task) {
+        match self.scheduler.cancel(task, self.now_ms) {
             Canceled::Queued => {
                 self.leave_queue(task);
                 self.end(task);
@@ -268,8 +286,8 @@ impl World {
         }
     }
 
-    fn update(&mut self, pool: &str, facts: &PoolFacts) {
-        let actions = self.scheduler.update_pool(&pool.into(), facts, self.now_ms);
+    fn update(&mut self, pool: &str, replica: &str, facts: &ReplicaFacts) {
+        let actions = self.scheduler.update_replica(&pool.into(), &replica.into(), facts, self.now_ms);
         self.carry_out(actions);
     }
 
@@ -277,7 +295,7 @@ impl World {
         for action in actions {
             self.said.push(format!("{action:?}"));
             match action {
-                Action::Moved { task, from, to } => {
+                Action::Moved { task, from, to, .. } => {
                     assert_eq!(self.leave_queue(task), from);
                     self.queue(&to, task).push(task);
                 }
@@ -297,12 +315,26 @@ impl World {
             assert_eq!(view.active_leases, self.running.values().filter(|at| *at == pool).count());
             let configured = if pool.as_str() == "b" { 1 } else { 2 };
             assert!(view.active_leases <= configured, "leases");
-            assert_eq!(view.snapshot.slots_free, view.snapshot.slots_total - view.active_leases as i32);
+            let on_replicas: u32 = self.scheduler.replicas(pool).map(|replica| replica.active_leases).sum();
+            assert_eq!(view.active_leases, on_replicas as usize);
+            assert!((0..=view.snapshot.slots_total).contains(&view.snapshot.slots_free));
+            let versions: BTreeSet<_> = self
+                .scheduler
+                .replicas(pool)
+                .filter(|replica| replica.ready)
+                .map(|replica| replica.odd_version)
+                .collect();
+            assert!(!versions.contains(&true), "a replica of another version takes no task");
             assert!(self.depth(pool) <= 3 + configured, "only what was put back stands above the capacity");
             let waiting = |class| self.queues.get(&(pool.clone(), class)).into_iter().flatten();
-            for (position, task) in waiting(Priority::Interactive).chain(waiting(Priority::Batch)).enumerate() {
-                assert_eq!(self.scheduler.queue_position(*task), Some(position));
+            let mut positions: Vec<_> = waiting(Priority::Interactive)
+                .chain(waiting(Priority::Batch))
+                .map(|task| self.scheduler.queue_position(*task).expect("it waits"))
+                .collect();
+            if pool.as_str() == "c" {
+                positions.sort_unstable();
             }
+            assert!(positions.iter().copied().eq(0..positions.len()));
         }
     }
 
@@ -311,7 +343,9 @@ impl World {
         for pool in POOLS {
             let actions = self.scheduler.undrain(&pool.into(), self.now_ms);
             self.carry_out(actions);
-            self.update(pool, &open());
+        }
+        for (pool, replica) in every_replica() {
+            self.update(pool, replica, &ReplicaFacts { engine_version: Some("b0".to_owned()), ..open() });
         }
         loop {
             while self.dispatch() {}
