@@ -60,6 +60,6 @@ fn replay(bencher: Bencher<'_, '_>) {
     for _ in 0..TOKENS {
         transcript.write().token(" token", Channel::Content);
     }
-    transcript.write().seal(EventName::End, &EndFrame::default());
+    transcript.write().seal(None, EventName::End, &EndFrame::default());
     bencher.counter(ItemsCount::new(TOKENS)).bench(|| drain(&mut transcript.reader(None)));
 }

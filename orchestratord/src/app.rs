@@ -4,22 +4,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_host::AdapterHost;
-use api_types::{ErrorEnvelope, ErrorKind, PoolId, Priority, TaskId, TaskState};
+use api_types::{ErrorEnvelope, ErrorKind, MoveReason, PoolId, Priority, TaskId, TaskState};
+use auth_min::Identity;
 use config_schema::Config;
-use orchestrator_core::Scheduler;
-use orchestrator_core::scheduler::{Action, Canceled, Outcome};
-use orchestrator_core::session::{SessionLimits, Sessions};
+use orchestrator_core::scheduler::{Action, Canceled, Outcome, Requeued};
+use orchestrator_core::session::{SessionLimits, Sessions, Used};
+use orchestrator_core::throttle::Throttles;
+use orchestrator_core::{Refusal, Scheduler};
+use state_db::StateDb;
 
 use crate::alarms::{Alarm, Alarms};
 use crate::clock::Clock;
+use crate::journal;
 use crate::metrics::Metrics;
 use crate::narrate;
-use crate::pools::Pools;
+use crate::pools::{Pools, rate_limit};
 use crate::runner;
 use crate::store::TaskStore;
-use crate::task::{CancelReason, Ending, Task};
+use crate::task::{CancelReason, EndedTask, Ending, Task};
 
-/// The daemon's state. Locks are short and never held together, but for the session and scheduler locks, which an
+/// The daemon's state. Locks are short and never held together, but for those of throttle, sessions and scheduler, which an
 /// admission takes in this order.
 pub struct App {
     /// The configuration, checked.
@@ -36,31 +40,66 @@ pub struct App {
     pub alarms: Alarms,
     /// Series for `/metrics`.
     pub metrics: Metrics,
+    /// Journal and history.
+    pub db: StateDb,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
+    throttle: Mutex<Throttle>,
     stopping: AtomicBool,
+}
+
+/// How often each caller may submit; callers without a limit are not counted at all.
+pub struct Throttle(Option<Throttles<String>>);
+
+impl Throttle {
+    fn new(config: &Config) -> Self {
+        let limit = config.admission.token_rate_limit();
+        Self(limit.map(|limit| Throttles::new(rate_limit(limit), "this API token")))
+    }
+
+    /// Whether a caller may submit now.
+    ///
+    /// # Errors
+    /// When to try again.
+    pub fn check(&self, caller: Identity, now_ms: u64) -> Result<(), Refusal> {
+        self.0.as_ref().map_or(Ok(()), |throttles| throttles.check(&caller.to_string(), now_ms))
+    }
+
+    /// Counts a task of a caller.
+    ///
+    /// # Errors
+    /// As [`Throttle::check`].
+    pub fn take(&mut self, caller: Identity, now_ms: u64) -> Result<(), Refusal> {
+        self.0.as_mut().map_or(Ok(()), |throttles| throttles.take(&caller.to_string(), now_ms))
+    }
 }
 
 impl App {
     /// The state at start: pools configured, none of them probed.
-    pub fn new(config: Config) -> Arc<Self> {
+    pub fn new(config: Config, db: StateDb, clock: Clock) -> Arc<Self> {
         let metrics = Metrics::default();
         let pools = Pools::new(&config, &metrics);
         let scheduler = Scheduler::new(pools.specs());
         let sessions = Sessions::new(SessionLimits {
             ttl_ms: config.sessions.ttl_ms.get(),
             max_turns: config.sessions.max_turns.get(),
+            tokens_budget: config.sessions.tokens_budget,
+            time_budget_ms: config.sessions.time_budget_ms,
+            cost_budget: config.sessions.cost_budget,
+            cost_per_1k_tokens: config.sessions.cost_per_1k_tokens,
             ..SessionLimits::default()
         });
         Arc::new(Self {
-            clock: Clock::start(),
+            clock,
             host: AdapterHost::default(),
             pools,
             tasks: TaskStore::default(),
             alarms: Alarms::default(),
             metrics,
+            db,
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
+            throttle: Mutex::new(Throttle::new(&config)),
             stopping: AtomicBool::new(false),
             config,
         })
@@ -74,6 +113,17 @@ impl App {
     /// The sessions, for one short operation.
     pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often callers may submit, for one short operation.
+    pub fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether sessions have budgets.
+    pub fn has_budgets(&self) -> bool {
+        let limits = &self.config.sessions;
+        limits.tokens_budget.is_some() || limits.time_budget_ms.is_some() || limits.cost_budget.is_some()
     }
 
     /// Number of sessions that have not expired.
@@ -101,7 +151,7 @@ impl App {
             let Some(task) = self.tasks.get(dispatch.task_id) else {
                 // Cannot happen: a task is stored under the same lock that admits it. Its slot must not leak even so.
                 tracing::error!(task_id = %dispatch.task_id, "a scheduled task is not known");
-                self.scheduler().cancel(dispatch.task_id);
+                self.scheduler().cancel(dispatch.task_id, self.clock.now_ms());
                 continue;
             };
             runner::start(self, &task, dispatch);
@@ -114,19 +164,79 @@ impl App {
         self.dispatch();
     }
 
-    /// Cancels a task, waiting or running. From the return on its stream is sealed.
-    pub fn cancel(&self, task: &Task, reason: CancelReason) {
-        self.scheduler().cancel(task.id());
+    /// A task's worker was lost before its first token. It waits again and this says yes, or it is for the caller to end.
+    pub fn try_again(self: &Arc<Self>, task: &Task) -> bool {
+        if !task.requeued() {
+            return false;
+        }
+        let requeued = self.scheduler().requeue(task.id(), self.clock.now_ms());
+        match requeued {
+            Requeued::Again { pool_id, .. } => {
+                self.sessions().fail_over(task.session_id());
+                let at_ms = self.clock.unix_ms(self.clock.now_ms());
+                task.moved_to(pool_id.clone(), MoveReason::WorkerLost, at_ms);
+                narrate::tried_again(task, &pool_id);
+                self.dispatch();
+                true
+            }
+            Requeued::GivenUp | Requeued::Canceled | Requeued::Unknown => false,
+        }
+    }
+
+    /// Cancels a task, waiting or running. From the return on its stream takes no token.
+    pub fn cancel(self: &Arc<Self>, task: &Arc<Task>, reason: CancelReason) {
+        self.scheduler().cancel(task.id(), self.clock.now_ms());
         self.end(task, &Ending::Canceled { why: reason });
     }
 
-    /// Ends a task: seals its stream, counts, logs. Of several callers only the first does anything.
-    pub fn end(&self, task: &Task, ending: &Ending) {
+    /// Ends a task: counts, settles, logs, records, and seals its stream. Of several callers only the first does anything.
+    /// The end of a journaled task is in `state.db` before anybody is told of it, so that no task that was seen to end runs
+    /// again after a crash.
+    pub fn end(self: &Arc<Self>, task: &Arc<Task>, ending: &Ending) {
+        let Some(ended) = self.conclude(task, ending) else { return };
+        let receipt = journal::finish(&self.db, task, &self.clock);
+        if task.is_journaled() {
+            let (app, task, ending) = (Arc::clone(self), Arc::clone(task), ending.clone());
+            task.home().clone().spawn(async move {
+                if let Err(error) = receipt.await {
+                    narrate::not_recorded(&task, &error);
+                }
+                app.publish(&task, &ending, &ended);
+            });
+        } else {
+            self.publish(task, ending, &ended);
+        }
+    }
+
+    /// Ends a task for this life of the daemon only: a journaled one runs again in the next.
+    fn suspend(self: &Arc<Self>, task: &Arc<Task>) {
+        if !task.is_journaled() {
+            return self.end(task, &Ending::Failed(stopping()));
+        }
+        let ending = Ending::Failed(ErrorEnvelope {
+            message: "the orchestrator is stopping; the task is kept and runs when it is back".to_owned(),
+            ..stopping()
+        });
+        if let Some(ended) = self.conclude(task, &ending) {
+            self.publish(task, &ending, &ended);
+        }
+    }
+
+    fn publish(&self, task: &Task, ending: &Ending, ended: &EndedTask) {
+        task.publish(ending, ended, self.config.stream.narration);
+        self.tasks.finished(task, self.clock.now_ms(), self.config.stream.retain_ms);
+    }
+
+    fn conclude(&self, task: &Task, ending: &Ending) -> Option<EndedTask> {
         let now_ms = self.clock.now_ms();
-        let Some(ended) = task.end(ending, now_ms, self.config.stream.narration) else { return };
+        let ended = task.end(ending, now_ms)?;
         self.alarms.clear(task.id());
+        let used = Used { tokens_out: ended.tokens_out.unwrap_or(0), decode_ms: ended.decode_time_ms };
+        self.sessions().settle(task.id(), used, now_ms);
         let request = task.request();
-        let series = self.pools.series(&ended.pool_id);
+        let pool = self.pools.scheduled(&ended.pool_id);
+        let replica = ended.replica_id.as_ref().map_or_else(|| pool.first(), |id| pool.scheduled(id));
+        let series = replica.series();
         if ended.replica_id.is_some() {
             series.ended(request.priority, &ended);
         }
@@ -134,12 +244,12 @@ impl App {
             Ending::Completed { .. } => {}
             Ending::Canceled { why } => series.canceled(*why),
             Ending::Failed(error) if error.code == ErrorKind::QueueFullDropLru => {
-                self.metrics.rejected(request.engine, error.code);
+                self.metrics.rejected(request.engine, error);
             }
             Ending::Failed(_) => {}
         }
         narrate::ended(task, ending, &ended);
-        self.tasks.finished(task, now_ms, self.config.stream.retain_ms);
+        Some(ended)
     }
 
     /// Somebody follows the task's stream.
@@ -148,7 +258,7 @@ impl App {
     }
 
     /// Somebody has stopped following the task's stream before its end. Batch tasks run without a reader.
-    pub fn reader_left(&self, task: &Arc<Task>) {
+    pub fn reader_left(self: &Arc<Self>, task: &Arc<Task>) {
         let stream = &self.config.stream;
         let needs_reader = stream.cancel_on_disconnect && task.request().priority == Priority::Interactive;
         if !needs_reader || task.has_ended() || task.transcript().readers() > 0 {
@@ -163,7 +273,7 @@ impl App {
     }
 
     /// An alarm has gone off.
-    pub fn alarm(&self, id: TaskId, alarm: Alarm) {
+    pub fn alarm(self: &Arc<Self>, id: TaskId, alarm: Alarm) {
         let Some(task) = self.tasks.get(id) else { return };
         let unattended = task.transcript().readers() == 0;
         match alarm {
@@ -184,16 +294,18 @@ impl App {
     /// Takes a task out of its queue; false when it is not waiting in one.
     fn withdraw(&self, id: TaskId) -> bool {
         let mut scheduler = self.scheduler();
-        scheduler.task_state(id) == Some(TaskState::Queued) && scheduler.cancel(id) == Canceled::Queued
+        scheduler.task_state(id) == Some(TaskState::Queued) && scheduler.cancel(id, self.clock.now_ms()) == Canceled::Queued
     }
 
     /// Carries out what a change of a pool meant for waiting tasks.
     pub fn carry_out(self: &Arc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Moved { task, to, .. } => {
+                Action::Moved { task, to, misfit, .. } => {
                     if let Some(task) = self.tasks.get(task) {
-                        task.moved_to(to);
+                        let reason = if misfit { MoveReason::Misfit } else { MoveReason::Closed };
+                        narrate::moved(&task, &to, reason);
+                        task.moved_to(to, reason, self.clock.unix_ms(self.clock.now_ms()));
                     }
                 }
                 Action::Rejected { task, refusal } => {
@@ -207,21 +319,21 @@ impl App {
     }
 
     /// The daemon stops: no task is taken any more, and those that have not started end now.
-    pub fn stop_admitting(&self) {
+    pub fn stop_admitting(self: &Arc<Self>) {
         self.stopping.store(true, Ordering::Relaxed);
         for task in self.tasks.living() {
             if self.withdraw(task.id()) {
-                self.end(&task, &Ending::Failed(stopping()));
+                self.suspend(&task);
             }
         }
     }
 
     /// The grace is over: whatever still runs ends now.
-    pub fn cut(&self) -> usize {
+    pub fn cut(self: &Arc<Self>) -> usize {
         let living = self.tasks.living();
         for task in &living {
-            self.scheduler().cancel(task.id());
-            self.end(task, &Ending::Failed(stopping()));
+            self.scheduler().cancel(task.id(), self.clock.now_ms());
+            self.suspend(task);
         }
         living.len()
     }

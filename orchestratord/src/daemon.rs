@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use api_types::PoolId;
 use auth_min::{Authenticator, check_bind};
-use config_schema::{BearerToken, Loaded};
+use config_schema::{BearerToken, Config, Loaded};
+use state_db::{AcceptedTask, Opened, Retention, StateDb};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::clock::Clock;
 use crate::http::{self, Gate};
 use crate::narrate;
 use crate::pools;
@@ -53,7 +55,9 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let app = App::new(loaded.config);
+    let clock = Clock::start();
+    let opened = open_state(&loaded.config, &clock)?;
+    let app = App::new(loaded.config, opened.db, clock);
     let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
     let stops = Stops::default();
 
@@ -64,13 +68,36 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(path) = port_file {
         std::fs::write(&path, format!("{addr}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    main.block_on(serve(app, &loaded.engine_keys, gate, listener, stops))?;
+    let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, opened.pending, gate, listener, stops));
+    app.db.close();
+    ended?;
     for worker in workers {
         if worker.join().is_err() {
             bail!("a runtime thread panicked; its message is in the log");
         }
     }
     Ok(())
+}
+
+/// Opens the journal and the history.
+fn open_state(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
+    let retention = Retention {
+        max_tasks: config.history.limit().unwrap_or(0),
+        max_age_ms: config.history.retain().map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let dir = &config.server.data_dir;
+    StateDb::open(dir, retention, clock.unix_ms(0)).context("cannot open the journal of tasks (server.data_dir)")
+}
+
+/// Takes up what an earlier life of the daemon has left undone, in the order in which it was accepted.
+fn recover(app: &Arc<App>, pending: Vec<AcceptedTask>) {
+    for task in pending {
+        match serde_json::from_str(&task.entry) {
+            Ok(entry) => app.recover(entry, task.admitted_at_ms),
+            // It stays where it is, for a version that can read it.
+            Err(error) => narrate::not_recovered(task.task_id, &error),
+        }
+    }
 }
 
 /// Keys of external engines by pool.
@@ -130,10 +157,12 @@ async fn accept(listener: std::net::TcpListener, gate: Arc<Gate>, stops: Stops) 
 async fn serve(
     app: Arc<App>,
     keys: &EngineKeys,
+    pending: Vec<AcceptedTask>,
     gate: Arc<Gate>,
     listener: std::net::TcpListener,
     stops: Stops,
 ) -> anyhow::Result<()> {
+    recover(&app, pending);
     start_pools(&app, keys, &stops.serving);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
@@ -160,15 +189,18 @@ async fn serve(
     Ok(())
 }
 
-/// Gives every pool its adapter and starts its probe.
+/// Gives every replica of every pool its adapter and starts its probe.
 fn start_pools(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
     for pool in app.pools.iter() {
-        match pool.adapter(keys.get(&pool.id)) {
-            Ok(adapter) => {
-                app.host.bind(pool.id.clone(), pool.replica_id.clone(), Arc::clone(&adapter));
-                tokio::spawn(pools::watch(Arc::clone(app), Arc::clone(pool), adapter, stop.clone()));
+        match pool.adapters(keys.get(&pool.id)) {
+            Ok(adapters) => {
+                for (replica, adapter) in pool.replicas().iter().zip(adapters) {
+                    app.host.bind(pool.id.clone(), replica.id.clone(), Arc::clone(&adapter));
+                    let (pool, replica) = (Arc::clone(pool), Arc::clone(replica));
+                    tokio::spawn(pools::watch(Arc::clone(app), pool, replica, adapter, stop.clone()));
+                }
             }
-            Err(reason) => pool.cannot_work(reason),
+            Err(reason) => pool.cannot_work(&reason),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api_types::sse::EventName;
-use api_types::{Engine, ErrorKind, Priority};
+use api_types::{Engine, ErrorEnvelope, PolicyLabel, Priority};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +33,7 @@ pub const NAMES: &[&str] = &[
     "latency_first_token_ms",
     "latency_decode_ms",
     "admission_backpressure_events_total",
+    "budget_rejections_total",
     "placement_decisions_total",
     "placement_candidates_considered",
     "sse_backpressure_drops_total",
@@ -84,6 +85,11 @@ struct EngineReason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EngineOnly {
+    engine: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EnginePolicy {
     engine: &'static str,
     policy: &'static str,
@@ -116,6 +122,7 @@ pub struct Metrics {
     first_token: HistogramFamily<PoolClass>,
     decode: HistogramFamily<PoolClass>,
     backpressure: Family<EnginePolicy, Counter>,
+    budget_rejections: Family<EngineOnly, Counter>,
     decisions: Family<Decision, Counter>,
     candidates: Gauge,
     drops: Family<EngineReason, Counter>,
@@ -169,6 +176,7 @@ impl Metrics {
             first_token: Family::new_with_constructor(|| Histogram::new(FIRST_TOKEN_BUCKETS_MS)),
             decode: Family::new_with_constructor(|| Histogram::new(DECODE_BUCKETS_MS)),
             backpressure: Family::default(),
+            budget_rejections: Family::default(),
             decisions: Family::default(),
             candidates: Gauge::default(),
             drops: Family::default(),
@@ -253,15 +261,19 @@ impl Metrics {
         }
     }
 
-    /// A task was refused.
-    pub fn rejected(&self, engine: Engine, kind: ErrorKind) {
-        self.rejected.get_or_create(&EngineReason { engine: engine.as_str(), reason: kind.as_str() }).inc();
-        let policy = match kind {
-            ErrorKind::AdmissionReject => "reject",
-            ErrorKind::QueueFullDropLru => "drop-lru",
-            _ => return,
-        };
-        self.backpressure.get_or_create(&EnginePolicy { engine: engine.as_str(), policy }).inc();
+    /// A task was refused, or lost its place.
+    pub fn rejected(&self, engine: Engine, error: &ErrorEnvelope) {
+        let engine = engine.as_str();
+        self.rejected.get_or_create(&EngineReason { engine, reason: error.code.as_str() }).inc();
+        match error.policy_label {
+            Some(label @ (PolicyLabel::Reject | PolicyLabel::DropLru)) => {
+                self.backpressure.get_or_create(&EnginePolicy { engine, policy: label.as_str() }).inc();
+            }
+            Some(PolicyLabel::SessionBudget) => {
+                self.budget_rejections.get_or_create(&EngineOnly { engine }).inc();
+            }
+            Some(PolicyLabel::RateLimit | PolicyLabel::SessionTurns) | None => {}
+        }
     }
 
     /// A placement was decided.
@@ -299,6 +311,7 @@ impl Metrics {
         registry.register("latency_first_token_ms", "Dispatch to first token, in ms", self.first_token.clone());
         registry.register("latency_decode_ms", "First token to end, in ms", self.decode.clone());
         registry.register("admission_backpressure_events", "Refusals by a full queue", self.backpressure.clone());
+        registry.register("budget_rejections", "Refusals by a session's budget", self.budget_rejections.clone());
         registry.register("placement_decisions", "Placement decisions", self.decisions.clone());
         registry.register("placement_candidates_considered", "Pools in the last decision", self.candidates.clone());
         registry.register("sse_backpressure_drops", "Frames left out for slow readers", self.drops.clone());

@@ -2,14 +2,18 @@
 //!
 //! No prompt, output or token is ever among the fields.
 
+use std::fmt;
 use std::net::SocketAddr;
 
-use api_types::{Engine, ErrorEnvelope};
+use api_types::{Engine, ErrorEnvelope, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest};
 use narration_core::{Actor, Narration, narrate};
-use tracing::{Level, info};
+use orchestrator_core::Refusal;
+use orchestrator_core::policy::DecisionLog;
+use state_db::WriteError;
+use tracing::{Level, debug, info};
 
-use crate::pools::Pool;
-use crate::task::{EndedTask, Ending, Task};
+use crate::pools::{Pool, Replica};
+use crate::task::{Caller, EndedTask, Ending, Task};
 use crate::wire::{int, long};
 
 /// A task was admitted (OC-CTRL-2050.2) and placed (LO-OBS-01).
@@ -46,9 +50,93 @@ pub fn admitted(task: &Task) {
         candidates_considered = placement.candidates_considered,
         filters_applied = ?placement.filters_applied,
         tie_breakers_applied = ?placement.tie_breakers_applied,
+        excluded = ?Whys::of(&placement.excluded, |pool| (&pool.pool_id, &pool.reason)),
+        outranked = ?Whys::of(&placement.outranked, |pool| (&pool.pool_id, &pool.by)),
+        predicted_end_ms = placement.predicted_end_ms,
         pinned = placement.pinned,
         fallback_used = placement.fallback_used,
     );
+}
+
+/// Pools that were not chosen, as `pool: reason`.
+struct Whys<'a>(Vec<(&'a String, &'a String)>);
+
+impl<'a> Whys<'a> {
+    fn of<T>(pools: &'a [T], why: impl Fn(&'a T) -> (&'a String, &'a String)) -> Self {
+        Self(pools.iter().map(why).collect())
+    }
+}
+
+impl fmt::Debug for Whys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().copied()).finish()
+    }
+}
+
+/// Placement found no pool, or one that then refused. As many as refusals, so logged at debug like them.
+pub fn not_placed(request: &TaskRequest, caller: &Caller, decision: &DecisionLog, refusal: &Refusal) {
+    debug!(
+        human = %format_args!("placement of {} pools gave none: {}", decision.candidates_considered, refusal.message),
+        actor = %Actor::Placement,
+        action = "place",
+        correlation_id = %caller.correlation_id,
+        job_id = %request.task_id,
+        decision_reason = %refusal.kind,
+        candidates_considered = decision.candidates_considered,
+        filters_applied = ?decision.filters_applied,
+        tie_breakers_applied = ?decision.tie_breakers_applied,
+        pinned = decision.pinned,
+        fallback_used = decision.fallback_used,
+    );
+}
+
+/// A waiting task goes to another pool.
+pub fn moved(task: &Task, to: &PoolId, reason: MoveReason) {
+    let from = task.pool_id();
+    let human = format_args!("moves the task from pool {from} to pool {to}: {reason}");
+    narrate(Level::INFO, &of_task(task, to, Narration::new(Actor::Placement, "move", human)));
+}
+
+/// A worker was lost before the task's first token.
+pub fn worker_lost(task: &Task, pool: &Pool, replica: &Replica, error: &ErrorEnvelope) {
+    let human = format_args!("replica {} of pool {} was lost before the first token: {}", replica.id, pool.id, error.message);
+    narrate(
+        Level::WARN,
+        &Narration {
+            error_kind: Some(&error.code),
+            ..about_task(task, pool, &replica.id, Narration::new(Actor::Orchestratord, "worker_lost", human))
+        },
+    );
+}
+
+/// A task whose worker was lost waits again.
+pub fn tried_again(task: &Task, pool_id: &PoolId) {
+    let human = format_args!("puts the task back to the front of pool {pool_id} after its worker was lost");
+    narrate(Level::INFO, &of_task(task, pool_id, Narration::new(Actor::Orchestratord, "requeue", human)));
+}
+
+/// A task of an earlier life waits again.
+pub fn recovered(task: &Task) {
+    let pool_id = task.pool_id();
+    let human = format_args!("takes the task up again that was accepted before the restart; it waits for pool {pool_id}");
+    narrate(Level::INFO, &of_task(task, &pool_id, Narration::new(Actor::Orchestratord, "recover", human)));
+}
+
+/// An entry of the journal cannot be read.
+pub fn not_recovered(task_id: TaskId, error: &serde_json::Error) {
+    // The error's own text could hold a piece of the entry.
+    let human = format_args!(
+        "cannot read the journal's entry of task {task_id} (column {}); it stays there for a version that can",
+        error.column()
+    );
+    narrate(Level::ERROR, &Narration { job_id: Some(&task_id), ..Narration::new(Actor::Orchestratord, "recover", human) });
+}
+
+/// The end of a journaled task is not in the journal: it may run once more after a restart.
+pub fn not_recorded(task: &Task, error: &WriteError) {
+    let pool_id = task.pool_id();
+    let human = format_args!("could not record the task's end, so it may run again after a restart: {error}");
+    narrate(Level::ERROR, &of_task(task, &pool_id, Narration::new(Actor::Orchestratord, "record", human)));
 }
 
 /// A task was refused. Refusals can be many and are counted in the metrics, so they are logged at debug.
@@ -66,13 +154,13 @@ pub fn refused(engine: Engine, refusal: &ErrorEnvelope) {
 }
 
 /// An engine takes a task.
-pub fn dispatched(task: &Task, pool: &Pool, queue_time_ms: u64) {
+pub fn dispatched(task: &Task, pool: &Pool, replica: &Replica, queue_time_ms: u64) {
     let human = format_args!("gives the task to pool {} after {queue_time_ms} ms of waiting", pool.id);
     narrate(
         Level::INFO,
         &Narration {
             queue_time_ms: Some(long(queue_time_ms)),
-            ..about_task(task, pool, Narration::new(Actor::Orchestratord, "stream_start", human))
+            ..about_task(task, pool, &replica.id, Narration::new(Actor::Orchestratord, "stream_start", human))
         },
     );
 }
@@ -110,22 +198,22 @@ pub fn ended(task: &Task, ending: &Ending, ended: &EndedTask) {
 }
 
 /// A pool takes tasks from now on.
-pub fn pool_ready(pool: &Pool, version: &str) {
+pub fn pool_ready(pool: &Pool, replica: &Replica, version: &str) {
     let human =
         format_args!("pool {} is ready: {} {version} serves {}", pool.id, pool.config.engine, pool.config.model);
     narrate(
         Level::INFO,
         &Narration {
             engine_version: Some(version),
-            ..about_pool(pool, Narration::new(Actor::PoolManager, "ready", human))
+            ..about_pool(pool, &replica.id, Narration::new(Actor::PoolManager, "ready", human))
         },
     );
 }
 
 /// A pool takes no tasks, and why.
-pub fn pool_unready(pool: &Pool, reason: &str) {
+pub fn pool_unready(pool: &Pool, replica: &Replica, reason: &str) {
     let human = format_args!("pool {} is not ready: {reason}", pool.id);
-    narrate(Level::WARN, &about_pool(pool, Narration::new(Actor::PoolManager, "unready", human)));
+    narrate(Level::WARN, &about_pool(pool, &replica.id, Narration::new(Actor::PoolManager, "unready", human)));
 }
 
 /// A setting has no effect in this version.
@@ -171,21 +259,41 @@ pub fn runner_failed(task: &Task) {
     );
 }
 
-fn about_task<'a>(task: &'a Task, pool: &'a Pool, narration: Narration<'a>) -> Narration<'a> {
+/// A task with no engine in sight.
+fn of_task<'a>(task: &'a Task, pool_id: &'a PoolId, narration: Narration<'a>) -> Narration<'a> {
     let born = task.born();
     Narration {
         correlation_id: Some(&born.caller.correlation_id),
         job_id: Some(&born.request.task_id),
         session_id: Some(&born.request.session_id),
-        ..about_pool(pool, narration)
+        target: Some(pool_id),
+        pool_id: Some(pool_id),
+        engine: Some(born.request.engine.as_str()),
+        model_id: Some(&born.request.model_ref),
+        ..narration
     }
 }
 
-fn about_pool<'a>(pool: &'a Pool, narration: Narration<'a>) -> Narration<'a> {
+fn about_task<'a>(
+    task: &'a Task,
+    pool: &'a Pool,
+    replica: &'a ReplicaId,
+    narration: Narration<'a>,
+) -> Narration<'a> {
+    let born = task.born();
+    Narration {
+        correlation_id: Some(&born.caller.correlation_id),
+        job_id: Some(&born.request.task_id),
+        session_id: Some(&born.request.session_id),
+        ..about_pool(pool, replica, narration)
+    }
+}
+
+fn about_pool<'a>(pool: &'a Pool, replica: &'a ReplicaId, narration: Narration<'a>) -> Narration<'a> {
     Narration {
         target: Some(&pool.id),
         pool_id: Some(&pool.id),
-        replica_id: Some(&pool.replica_id),
+        replica_id: Some(replica),
         engine: Some(pool.config.engine.as_str()),
         model_id: Some(&pool.config.model),
         ..narration

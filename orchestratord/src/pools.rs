@@ -3,17 +3,20 @@
 mod probe;
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_api::{WorkerAdapter, WorkerProps};
-use api_types::{DeterminismLevel, Engine, PoolHealth, PoolId, PoolStatus, ReplicaId, Workload};
-use config_schema::{BearerToken, Config, EngineSource, External, Pool as PoolConfig};
+use api_types::{DeterminismLevel, Engine, PoolHealth, PoolId, PoolStatus, Priority, ReplicaId, Workload};
+use config_schema::{BearerToken, Config, EngineSource, EngineUrl, Pool as PoolConfig, PriorityLimits};
 use http_util::Secret;
 use llamacpp_http::{LlamaCpp, LlamaCppConfig};
 use mock::{Mock, Simulation};
-use orchestrator_core::queue::FullPolicy;
-use orchestrator_core::scheduler::PoolSpec;
+use orchestrator_core::Scheduler;
+use orchestrator_core::classes::PerClass;
+use orchestrator_core::queue::{FullPolicy, QueueLimits, Weights};
+use orchestrator_core::scheduler::{PoolSpec, ReplicaSpec};
+use orchestrator_core::throttle::RateLimit;
 use serde_json::json;
 
 use crate::app::App;
@@ -29,22 +32,28 @@ pub struct Pools {
     by_id: HashMap<PoolId, Arc<Pool>>,
 }
 
-/// One pool with one replica.
+/// One pool: an engine, or several that serve the same model.
 pub struct Pool {
     /// Its name.
     pub id: PoolId,
-    /// Its one replica.
-    pub replica_id: ReplicaId,
     /// Its section of the configuration.
     pub config: PoolConfig,
     /// The sampler profile in force.
     pub sampler_profile_version: Option<String>,
+    /// Its engines, in configuration order; there is at least one.
+    replicas: Vec<Arc<Replica>>,
+}
+
+/// One engine of a pool.
+pub struct Replica {
+    /// Its name in the pool.
+    pub id: ReplicaId,
     known: Mutex<Known>,
     /// Wakes the probe before its time, after an engine was lost.
     pub(crate) nudge: tokio::sync::Notify,
 }
 
-/// What is known about a pool's engine.
+/// What is known about a replica's engine.
 #[derive(Clone)]
 struct Known {
     live: bool,
@@ -78,21 +87,17 @@ impl Pools {
         self.by_id.get(id)
     }
 
-    /// The series of a pool that the scheduler has named.
-    pub fn series(&self, id: &PoolId) -> PoolSeries {
-        self.by_id.get(id).expect("the scheduler knows the pools of the configuration and no others").series()
+    /// A pool that the scheduler has named.
+    pub fn scheduled(&self, id: &PoolId) -> &Arc<Pool> {
+        self.by_id.get(id).expect("the scheduler knows the pools of the configuration and no others")
     }
 }
 
-impl Pool {
-    fn new(config: &PoolConfig, metrics: &Metrics) -> Self {
-        let replica_id = ReplicaId::from("r0");
-        let series = metrics.unversioned_pool(config.id.as_str());
+impl Replica {
+    fn new(number: usize, pool: &PoolId, metrics: &Metrics) -> Self {
+        let series = metrics.unversioned_pool(pool.as_str());
         Self {
-            id: config.id.clone(),
-            replica_id,
-            config: config.clone(),
-            sampler_profile_version: config.sampler_profile_version.clone(),
+            id: ReplicaId::from(format!("r{number}")),
             known: Mutex::new(Known {
                 live: false,
                 ready: false,
@@ -102,26 +107,6 @@ impl Pool {
                 series,
             }),
             nudge: tokio::sync::Notify::new(),
-        }
-    }
-
-    /// Makes the adapter for its engine.
-    ///
-    /// # Errors
-    /// A sentence for `last_error`: what this version cannot do, or what is wrong with the address.
-    pub fn adapter(&self, engine_key: Option<&BearerToken>) -> Result<Arc<dyn WorkerAdapter>, String> {
-        let source = self.config.engine_source().map_err(|missing| missing.to_string())?;
-        match (self.config.engine, source) {
-            (Engine::Llamacpp, EngineSource::External(external)) => llamacpp(external, engine_key, self.config.slots),
-            (Engine::Mock, EngineSource::Simulated) => Ok(Arc::new(Mock::new(Simulation::new(self.simulation())))),
-            (engine, EngineSource::External(_) | EngineSource::Simulated) => {
-                Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
-            }
-            _ => Err(format!(
-                "this version does not start engines itself yet (provisioning.mode = \"{}\"); start the engine and attach it with \
-                 provisioning.mode = \"external\" and its url",
-                self.config.mode()
-            )),
         }
     }
 
@@ -145,22 +130,107 @@ impl Pool {
         self.known().ready
     }
 
-    /// What the engine told about itself, once it has.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pool {
+    fn new(config: &PoolConfig, metrics: &Metrics) -> Self {
+        let engines = match config.engine_source() {
+            Ok(EngineSource::External(external)) => external.urls().count(),
+            _ => 1,
+        };
+        Self {
+            id: config.id.clone(),
+            config: config.clone(),
+            sampler_profile_version: config.sampler_profile_version.clone(),
+            replicas: (0..engines).map(|number| Arc::new(Replica::new(number, &config.id, metrics))).collect(),
+        }
+    }
+
+    /// Makes the adapters for its engines, in the order of [`Pool::replicas`].
+    ///
+    /// # Errors
+    /// A sentence for `last_error`: what this version cannot do, or what is wrong with an address.
+    pub fn adapters(&self, engine_key: Option<&BearerToken>) -> Result<Vec<Arc<dyn WorkerAdapter>>, String> {
+        let source = self.config.engine_source().map_err(|missing| missing.to_string())?;
+        match (self.config.engine, source) {
+            (Engine::Llamacpp, EngineSource::External(external)) => {
+                external.urls().map(|url| llamacpp(url, engine_key, self.config.slots)).collect()
+            }
+            (Engine::Mock, EngineSource::Simulated) => Ok(vec![Arc::new(Mock::new(Simulation::new(self.simulation())))]),
+            (engine, EngineSource::External(_) | EngineSource::Simulated) => {
+                Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
+            }
+            _ => Err(format!(
+                "this version does not start engines itself yet (provisioning.mode = \"{}\"); start the engine and attach it with \
+                 provisioning.mode = \"external\" and its url",
+                self.config.mode()
+            )),
+        }
+    }
+
+    /// Its engines, in configuration order.
+    pub fn replicas(&self) -> &[Arc<Replica>] {
+        &self.replicas
+    }
+
+    /// A replica that the scheduler has named.
+    pub fn scheduled(&self, id: &ReplicaId) -> &Arc<Replica> {
+        let found = self.replicas.iter().find(|replica| replica.id == *id);
+        found.expect("the scheduler knows the replicas of the configuration and no others")
+    }
+
+    /// The replica that stands for the pool: the first ready one, else the first.
+    pub fn first(&self) -> &Arc<Replica> {
+        self.replicas.iter().find(|replica| replica.is_ready()).unwrap_or(&self.replicas[0])
+    }
+
+    /// The address of a replica's engine, if it has one.
+    fn address(&self, replica: &Replica) -> Option<String> {
+        let Ok(EngineSource::External(external)) = self.config.engine_source() else { return None };
+        let number = self.replicas.iter().position(|other| other.id == replica.id)?;
+        external.urls().nth(number).map(ToString::to_string)
+    }
+
+    /// Whether a task submitted now would be taken by one of its engines.
+    pub fn is_ready(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.is_ready())
+    }
+
+    /// What its engines told about themselves, once one has.
     pub fn props(&self) -> Option<WorkerProps> {
-        self.known().props.clone()
+        self.first().known().props.clone()
     }
 
     /// What the engine can be asked: what it told, else what engines of its kind can.
     pub fn workloads(&self) -> Vec<Workload> {
-        match self.known().props.as_ref() {
-            Some(props) if !props.workloads.is_empty() => props.workloads.clone(),
+        match self.props() {
+            Some(props) if !props.workloads.is_empty() => props.workloads,
             _ => vec![Workload::Completion],
         }
     }
 
+    /// What is wrong with it: of its first replica that has something to complain about.
+    fn last_error(&self, scheduler: &Scheduler) -> Option<String> {
+        let complaint = |replica: &Arc<Replica>| {
+            let error = replica.known().last_error.clone()?;
+            Some(if self.replicas.len() > 1 { format!("replica {}: {error}", replica.id) } else { error })
+        };
+        let odd = || {
+            let odd = scheduler.replicas(&self.id).find(|replica| replica.odd_version)?;
+            Some(format!(
+                "replica {} runs another engine version than the first ready one and gets no tasks; run the same version \
+                 everywhere, or set require_same_engine_version = false",
+                odd.replica_id
+            ))
+        };
+        self.replicas.iter().find_map(complaint).or_else(odd)
+    }
+
     /// Its health for the outside.
     pub fn health(&self, app: &App) -> PoolHealth {
-        let known = self.known().clone();
         let scheduler = app.scheduler();
         let view = scheduler.pool(&self.id).expect("the scheduler knows every configured pool");
         let mut metrics = std::collections::BTreeMap::from([
@@ -169,6 +239,13 @@ impl Pool {
             ("queue_depth".to_owned(), json!(view.snapshot.queued)),
             ("active_leases".to_owned(), json!(view.active_leases)),
         ]);
+        if self.replicas.len() > 1 {
+            let state = |replica: orchestrator_core::scheduler::ReplicaView<'_>| {
+                (replica.replica_id.to_string(), json!({"ready": replica.ready, "active_leases": replica.active_leases}))
+            };
+            let replicas: serde_json::Map<_, _> = scheduler.replicas(&self.id).map(state).collect();
+            metrics.insert("replicas".to_owned(), replicas.into());
+        }
         if let Some(speed) = view.snapshot.perf_tokens_per_s {
             metrics.insert("perf_tokens_per_s".to_owned(), json!(speed));
         }
@@ -176,12 +253,12 @@ impl Pool {
             metrics.insert("first_token_ms".to_owned(), json!(latency));
         }
         PoolHealth {
-            live: known.live,
-            ready: known.ready,
+            live: self.replicas.iter().any(|replica| replica.known().live),
+            ready: self.is_ready(),
             draining: view.snapshot.draining,
             metrics,
-            last_error: known.last_error,
-            engine_version: known.version.as_deref().map(str::to_owned),
+            last_error: self.last_error(&scheduler),
+            engine_version: self.first().engine_version().as_deref().map(str::to_owned),
             device_mask: view.snapshot.device_mask.clone(),
         }
     }
@@ -226,15 +303,12 @@ impl Pool {
         let config = &self.config;
         PoolSpec {
             pool_id: self.id.clone(),
-            replica_id: self.replica_id.clone(),
+            replicas: self.replicas.iter().map(|replica| replica_spec(replica, config.slots)).collect(),
+            require_same_engine_version: config.require_same_engine_version,
             engine: config.engine,
             models: vec![config.model.clone()],
-            slots: config.slots.get(),
-            queue_capacity: config.queue.capacity.get(),
-            full_policy: match config.queue.full_policy {
-                config_schema::FullPolicy::Reject => FullPolicy::Reject,
-                config_schema::FullPolicy::DropLru => FullPolicy::DropLru,
-            },
+            queue: queue_limits(config),
+            rate_limits: per_class(config, |limits| limits.rate_limit().map(rate_limit)),
             determinism: config.determinism(),
             sampler_profile_version: config.sampler_profile_version.clone(),
             device_mask: device_mask(&config.devices),
@@ -248,22 +322,48 @@ impl Pool {
     }
 
     /// It can never work as it is configured.
-    pub fn cannot_work(&self, reason: String) {
-        narrate::pool_unready(self, &reason);
-        self.known().last_error = Some(reason);
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn cannot_work(&self, reason: &str) {
+        narrate::pool_unready(self, &self.replicas[0], reason);
+        for replica in &self.replicas {
+            replica.known().last_error = Some(reason.to_owned());
+        }
     }
 }
 
+fn replica_spec(replica: &Replica, slots: NonZeroU32) -> ReplicaSpec {
+    ReplicaSpec { replica_id: replica.id.clone(), slots: slots.get() }
+}
+
+/// A limit of each class, where the configuration has one.
+fn per_class<T>(config: &PoolConfig, limit: impl Fn(&PriorityLimits) -> Option<T>) -> PerClass<Option<T>> {
+    let of = |class| config.admission.limits(class).and_then(&limit);
+    PerClass { interactive: of(Priority::Interactive), batch: of(Priority::Batch) }
+}
+
+fn queue_limits(config: &PoolConfig) -> QueueLimits {
+    let weights = per_class(config, |limits| limits.weight);
+    QueueLimits {
+        capacity: config.queue.capacity.get(),
+        class_capacity: per_class(config, |limits| limits.queue_capacity.map(NonZeroUsize::get)),
+        full_policy: match config.queue.full_policy {
+            config_schema::FullPolicy::Reject => FullPolicy::Reject,
+            config_schema::FullPolicy::DropLru => FullPolicy::DropLru,
+        },
+        weights: weights.interactive.zip(weights.batch).map(|(interactive, batch)| Weights { interactive, batch }),
+    }
+}
+
+/// A throttle as core takes it.
+pub(crate) fn rate_limit(limit: config_schema::RateLimit) -> RateLimit {
+    RateLimit { rate_per_s: limit.per_second, burst: limit.burst.get() }
+}
+
 fn llamacpp(
-    external: &External,
+    url: &EngineUrl,
     engine_key: Option<&BearerToken>,
     slots: NonZeroU32,
 ) -> Result<Arc<dyn WorkerAdapter>, String> {
-    let endpoint = external.url.as_str().parse().map_err(|error| format!("{error}"))?;
+    let endpoint = url.as_str().parse().map_err(|error| format!("{error}"))?;
     let api_key = engine_key.map(|key| Secret::from(key.expose()));
     // The server keeps a thread for each slot and two more; a kept connection occupies one of them.
     let max_idle = slots.get() as usize;

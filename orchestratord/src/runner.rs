@@ -9,14 +9,16 @@ use std::time::Duration;
 use adapter_api::{Finish, Job, Progress, StreamState, TokenEvent};
 use adapter_host::{HostError, HostedStream};
 use api_types::sse::{EventName, MetricsFrame, Phase, TokenFrame};
-use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind};
+use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind, PolicyLabel};
+use orchestrator_core::Refusal;
 use orchestrator_core::scheduler::Dispatch;
+use orchestrator_core::session::Home;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::app::App;
 use crate::clock::after;
 use crate::narrate;
-use crate::pools::Pool;
+use crate::pools::{Pool, Replica};
 use crate::task::{Ending, Task};
 use crate::transcript::Writer;
 use crate::wire::{int, long};
@@ -24,22 +26,40 @@ use crate::wire::{int, long};
 /// Starts a dispatched task on its own runtime. What the stream says of it is written before this returns, so that a task
 /// that need not wait tells everything it knows in the first write to its client.
 pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: Dispatch) {
-    let lease = Lease { app: Arc::clone(app), task: Arc::clone(task) };
-    let pool = Arc::clone(app.pools.get(dispatch.pool_id.as_str()).expect("only configured pools are scheduled"));
+    let lease = Lease { app: Arc::clone(app), task: Arc::clone(task), is_ours: true };
+    let pool = Arc::clone(app.pools.scheduled(&dispatch.pool_id));
+    let replica = Arc::clone(pool.scheduled(&dispatch.replica_id));
     let now_ms = app.clock.now_ms();
-    if task.dispatched(dispatch.pool_id, dispatch.replica_id, pool.engine_version(), now_ms) {
-        Run { app, task, pool: &pool }.announce(now_ms);
-        task.home().spawn(run(lease, pool));
+    if task.dispatched(&dispatch, replica.engine_version(), now_ms, app.clock.unix_ms(now_ms)) {
+        Run { app, task, pool: &pool, replica: &replica }.announce(now_ms);
+        task.home().spawn(run(lease, pool, replica));
     }
 }
 
-/// Runs a task to its end and gives its slot back, however that comes about.
-async fn run(lease: Lease, pool: Arc<Pool>) {
-    let Lease { app, task } = &lease;
-    let ending = Run { app, task, pool: &pool }.drive().await;
-    if let Some(ending) = ending {
-        app.end(task, &ending);
+/// Runs a task to its end, or to the loss of its worker, and gives its slot back, however that comes about.
+async fn run(mut lease: Lease, pool: Arc<Pool>, replica: Arc<Replica>) {
+    let (app, task) = (Arc::clone(&lease.app), Arc::clone(&lease.task));
+    let run = Run { app: &app, task: &task, pool: &pool, replica: &replica };
+    match run.drive().await {
+        Over::Ended(ending) => app.end(&task, &ending),
+        Over::Lost(error) if app.try_again(&task) => {
+            // The scheduler has taken the slot back with the task.
+            lease.is_ours = false;
+            narrate::worker_lost(&task, &pool, &replica, &error);
+        }
+        Over::Lost(error) => app.end(&task, &Ending::Failed(error)),
+        Over::Canceled => {}
     }
+}
+
+/// How a run was over.
+enum Over {
+    /// The task ended.
+    Ended(Ending),
+    /// The worker was lost before the first token; the task may run elsewhere.
+    Lost(ErrorEnvelope),
+    /// Somebody else has ended the task.
+    Canceled,
 }
 
 /// The slot of a dispatched task. Dropping it is the only way a slot becomes free again, so that no way of ending a runner
@@ -47,10 +67,14 @@ async fn run(lease: Lease, pool: Arc<Pool>) {
 struct Lease {
     app: Arc<App>,
     task: Arc<Task>,
+    is_ours: bool,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         if !self.task.has_ended() {
             narrate::runner_failed(&self.task);
             let message = "the orchestrator lost track of the task; submit it again and report the log";
@@ -64,13 +88,14 @@ struct Run<'a> {
     app: &'a Arc<App>,
     task: &'a Arc<Task>,
     pool: &'a Arc<Pool>,
+    replica: &'a Arc<Replica>,
 }
 
 impl Run<'_> {
     fn announce(&self, now_ms: u64) {
         let waited_ms = now_ms.saturating_sub(self.task.born().admitted_ms);
-        self.pool.series().started(self.task.request().priority);
-        narrate::dispatched(self.task, self.pool, waited_ms);
+        self.replica.series().started(self.task.request().priority);
+        narrate::dispatched(self.task, self.pool, self.replica, waited_ms);
         if self.app.config.stream.narration {
             let human = format!("pool {} starts the task after {waited_ms} ms of waiting", self.pool.id);
             self.droppable(
@@ -81,8 +106,8 @@ impl Run<'_> {
         }
     }
 
-    /// Follows the engine to the end. `None` when somebody else has ended the task.
-    async fn drive(&self) -> Option<Ending> {
+    /// Follows the engine to the end.
+    async fn drive(&self) -> Over {
         let job = Job {
             request: Arc::clone(self.task.request()),
             seed: self.task.born().seed,
@@ -91,11 +116,11 @@ impl Run<'_> {
         };
         let mut watch = Watch::new(self);
         let cancel = self.task.cancel_token().clone();
-        let submit = self.app.host.submit(&self.pool.id, &self.pool.replica_id, &job, cancel);
+        let submit = self.app.host.submit(&self.pool.id, &self.replica.id, &job, cancel);
         let submitted = tokio::select! {
             biased;
             submitted = submit => submitted,
-            late = watch.expired() => return Some(self.too_late(late)),
+            late = watch.expired() => return Over::Ended(self.too_late(late)),
         };
         match submitted {
             Ok(stream) => self.follow(stream, &mut watch).await,
@@ -103,25 +128,50 @@ impl Run<'_> {
         }
     }
 
-    async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Option<Ending> {
+    async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Over {
         let metrics_due = Instant::now() + self.app.config.stream.metrics_interval();
         let mut pass = Pass { finish: None, metrics_due, just_streamed: false };
         loop {
             let state = tokio::select! {
                 biased;
                 state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => state,
-                late = watch.expired() => return Some(self.too_late(late)),
+                late = watch.expired() => match self.allow_more(late) {
+                    Some(more) => {
+                        watch.allow(more);
+                        continue;
+                    }
+                    None => return Over::Ended(self.too_late(late)),
+                },
             };
             if std::mem::take(&mut pass.just_streamed) {
-                // The engine holds the session's prefix from its first token on (LO-SES-03).
-                self.app.sessions().mark_warm(self.task.session_id(), &self.pool.id);
+                self.streams(watch);
             }
             match state {
                 Ok(StreamState::Open) => watch.touch(),
-                Ok(StreamState::Ended) => return Some(self.completed(pass.finish)),
+                Ok(StreamState::Ended) => return Over::Ended(self.completed(pass.finish)),
                 Err(error) => return self.failed(&error),
             }
         }
+    }
+
+    /// The first token has come: the engine holds the session's prefix (LO-SES-03), a lost worker is the end from now on, and
+    /// decode time counts.
+    fn streams(&self, watch: &mut Watch) {
+        self.app.scheduler().first_token(self.task.id());
+        let home = Home { pool_id: self.pool.id.clone(), replica_id: self.replica.id.clone() };
+        self.app.sessions().mark_warm(self.task.id(), home, self.app.clock.now_ms());
+        if let Some(allowance_ms) = self.task.born().decode_allowance_ms {
+            watch.budget = Some(Instant::now() + Duration::from_millis(allowance_ms));
+        }
+    }
+
+    /// More decode time for a task that has used up what was reserved for it, if its session has any left.
+    fn allow_more(&self, late: Late) -> Option<Duration> {
+        if late != Late::Budget {
+            return None;
+        }
+        let more_ms = self.app.sessions().extend_time(self.task.id(), MORE_DECODE_MS);
+        (more_ms > 0).then(|| Duration::from_millis(more_ms))
     }
 
     /// One read of the engine's stream: all its events go into the transcript under one lock and wake the readers once.
@@ -175,9 +225,16 @@ impl Run<'_> {
         }
         pass.metrics_due = now + self.app.config.stream.metrics_interval();
         let decoding = writer.tokens() > 0;
+        let budgets = self.app.has_budgets().then(|| self.app.sessions().budgets(self.task.session_id())).flatten();
+        let failed_over = self.task.attempts() > 1;
         let frame = MetricsFrame {
+            kv_warmth: Some(!failed_over && self.is_home()),
+            kv_migrated: failed_over.then_some(false),
+            tokens_budget_remaining: budgets.and_then(|budgets| budgets.tokens_remaining).map(long),
+            time_budget_remaining_ms: budgets.and_then(|budgets| budgets.time_remaining_ms).map(long),
+            cost_budget_remaining: budgets.and_then(|budgets| budgets.cost_remaining),
             queue_depth: self.app.queue_depth(&self.pool.id),
-            on_time_probability: self.task.born().on_time_probability,
+            on_time_probability: self.on_time_probability(),
             phase: Some(if decoding { Phase::Decoding } else { Phase::Prefill }),
             progress: progress.prefill,
             latency_first_token_ms: self.task.first_token_latency_ms().map(long),
@@ -187,10 +244,21 @@ impl Run<'_> {
         self.droppable(writer, EventName::Metrics, &frame);
     }
 
+    fn on_time_probability(&self) -> f64 {
+        let outlook = self.app.scheduler().outlook(self.task.id(), self.app.clock.now_ms());
+        outlook.map_or_else(|| self.task.born().on_time_probability, |outlook| outlook.on_time_probability)
+    }
+
+    /// Whether the session was served by this replica before.
+    fn is_home(&self) -> bool {
+        let home = self.app.sessions().affinity(self.task.session_id(), self.app.clock.now_ms());
+        home.is_some_and(|home| home.pool_id == self.pool.id && home.replica_id == self.replica.id)
+    }
+
     fn droppable<T: serde::Serialize>(&self, writer: &mut Writer<'_>, name: EventName, frame: &T) {
         let lag = u32::try_from(self.app.config.stream.channel_cap.get()).unwrap_or(u32::MAX);
-        if !writer.droppable(name, frame, lag) && !writer.is_sealed() {
-            self.pool.series().dropped_frame(name);
+        if !writer.droppable(name, frame, lag) && !writer.is_closed() {
+            self.replica.series().dropped_frame(name);
         }
     }
 
@@ -201,11 +269,12 @@ impl Run<'_> {
         }
     }
 
-    /// `None` for a cancel: whoever canceled the task has ended it already.
-    fn failed(&self, error: &HostError) -> Option<Ending> {
-        let error = error.worker()?;
-        if error.is_worker_lost() {
-            self.pool.nudge.notify_one();
+    fn failed(&self, error: &HostError) -> Over {
+        // Whoever canceled the task has ended it already.
+        let Some(error) = error.worker() else { return Over::Canceled };
+        let lost = error.is_worker_lost();
+        if lost {
+            self.replica.nudge.notify_one();
         }
         let advice = match error.kind() {
             ErrorKind::WorkerReset | ErrorKind::PoolUnavailable => {
@@ -216,16 +285,22 @@ impl Run<'_> {
             ErrorKind::DecodeTimeout => "; submit again, or raise the pool's timeouts",
             _ => "; the orchestrator's log has the details under this task's correlation id",
         };
-        Some(Ending::Failed(ErrorEnvelope {
+        let envelope = ErrorEnvelope {
             engine: Some(self.pool.config.engine),
             pool_id: Some(self.pool.id.to_string()),
             ..ErrorEnvelope::new(error.kind(), format!("{error}{advice}"))
-        }))
+        };
+        if lost { Over::Lost(envelope) } else { Over::Ended(Ending::Failed(envelope)) }
     }
 
     fn too_late(&self, late: Late) -> Ending {
         let timeouts = &self.pool.config.timeouts;
         let (kind, message) = match late {
+            Late::Budget => {
+                let message = "the session's time budget (sessions.time_budget_ms) is used up; start a new session_id to go on";
+                let refusal = Refusal::backpressure(ErrorKind::AdmissionReject, PolicyLabel::SessionBudget, 0, message);
+                return Ending::Failed(refusal.with_retriable(false).with_pool(self.pool.id.clone()).into());
+            }
             Late::Deadline => (
                 ErrorKind::DeadlineUnmet,
                 format!(
@@ -273,7 +348,12 @@ struct Watch {
     wall: Instant,
     idle: Duration,
     last_sign: Instant,
+    /// When the decode time reserved for the task is used up; `None` without a time budget or before the first token.
+    budget: Option<Instant>,
 }
+
+/// Decode time that is added to a reservation when it is used up, in milliseconds.
+const MORE_DECODE_MS: u64 = 1_000;
 
 /// An idle limit beyond this is none; sums with it stay within what the system's clock can tell.
 const LONGEST_IDLE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -284,6 +364,7 @@ enum Late {
     Deadline,
     Wall,
     Idle,
+    Budget,
 }
 
 impl Watch {
@@ -296,6 +377,7 @@ impl Watch {
             wall: Instant::from_std(after(now.into_std(), timeouts.wall())),
             idle: timeouts.idle().min(LONGEST_IDLE),
             last_sign: now,
+            budget: None,
         };
         let (first, _) = watch.next();
         watch.timer.as_mut().reset(first);
@@ -307,10 +389,18 @@ impl Watch {
         self.last_sign = Instant::now();
     }
 
+    /// The task may decode for so much longer.
+    fn allow(&mut self, more: Duration) {
+        self.budget = self.budget.map(|at| at + more);
+        let (next, _) = self.next();
+        self.timer.as_mut().reset(next);
+    }
+
     fn next(&self) -> (Instant, Late) {
         let limits =
             [(self.deadline, Late::Deadline), (self.wall, Late::Wall), (self.last_sign + self.idle, Late::Idle)];
-        limits.into_iter().min_by_key(|(at, _)| *at).expect("there are three")
+        let budget = self.budget.map(|at| (at, Late::Budget));
+        limits.into_iter().chain(budget).min_by_key(|(at, _)| *at).expect("there are three at least")
     }
 
     async fn expired(&mut self) -> Late {

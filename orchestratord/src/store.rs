@@ -1,6 +1,5 @@
 //! The tasks the daemon knows: all that have not ended, and the latest that have.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -75,12 +74,9 @@ impl TaskStore {
         self.lock().forget_old(now_ms.saturating_sub(retain_ms));
     }
 
-    /// Up to `limit` tasks, newest first.
-    pub fn newest(&self, limit: usize) -> Vec<Arc<Task>> {
-        let mut tasks: Vec<_> = self.lock().tasks.values().cloned().collect();
-        tasks.sort_unstable_by_key(|task| (Reverse(task.born().admitted_ms), task.id()));
-        tasks.truncate(limit);
-        tasks
+    /// Every task.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        self.lock().tasks.values().cloned().collect()
     }
 
     /// Every task that has not ended.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adapter_api::Usage;
 use api_types::sse::{EndFrame, ErrorFrame, EventName, FinishReason, NarrationFrame};
 use api_types::{
-    AdmissionResponse, ErrorEnvelope, ErrorKind, PlacementRecord, PoolId, ReplicaId, SessionId, TaskId, TaskRequest,
-    TaskState, TaskSummary,
+    AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, MoveReason, PlacementMove, PlacementRecord, PoolId, Priority,
+    ReplicaId, SessionId, TaskId, TaskRequest, TaskState, TaskSummary,
 };
 use auth_min::Identity;
-use orchestrator_core::scheduler::Outcome;
+use orchestrator_core::scheduler::{Dispatch, Outcome};
 use orchestrator_core::task::{End, TaskEvent, next};
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +42,20 @@ pub struct NewTask {
     pub pool_id: PoolId,
     /// Probability, as estimated then, that it ends before its deadline.
     pub on_time_probability: f64,
-    /// Monotonic time of its admission.
+    /// Length of its input.
+    pub input_tokens: Option<InputTokens>,
+    /// Decode time reserved for it, in milliseconds; `None` when its session has no time budget.
+    pub decode_allowance_ms: Option<u64>,
+    /// Tokens its session had used; `None` without budgets.
+    pub tokens_used: Option<u64>,
+    /// Monotonic time of its admission to this life of the daemon.
     pub admitted_ms: u64,
+    /// Wall time of its admission, in milliseconds since the Unix epoch.
+    pub admitted_at_ms: i64,
+    /// Monotonic time at which it must have ended.
+    pub deadline_at_ms: u64,
+    /// Whether it was admitted to an earlier life of the daemon.
+    pub recovered: bool,
 }
 
 /// A task the daemon knows. Its runner, its readers and whoever cancels it share it.
@@ -51,6 +63,8 @@ pub struct Task {
     born: NewTask,
     home: tokio::runtime::Handle,
     cancel: CancellationToken,
+    /// Fires when the last frame is written.
+    published: CancellationToken,
     transcript: Arc<Transcript>,
     life: Mutex<Life>,
 }
@@ -62,12 +76,19 @@ struct Life {
     replica_id: Option<ReplicaId>,
     engine_version: Option<Arc<str>>,
     dispatched_ms: Option<u64>,
+    attempts: u32,
+    moves: Vec<PlacementMove>,
     first_token_ms: Option<u64>,
     ended_ms: Option<u64>,
     tokens_in: Option<u32>,
     tokens_out: Option<u32>,
     error: Option<ErrorEnvelope>,
 }
+
+/// Identifiers of events that one life of the daemon has to itself.
+const IDS_PER_LIFE: u32 = 1_000_000;
+/// Most lives that are told apart.
+const MOST_LIVES: u64 = 4_000;
 
 /// How a task ends, with what its last frame says.
 #[derive(Debug, Clone)]
@@ -97,11 +118,13 @@ pub enum CancelReason {
     Disconnect,
     /// Nobody opened the stream in time.
     Unattended,
+    /// It could not be journaled, so its client was told that it was not taken.
+    NotJournaled,
 }
 
 impl CancelReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Client, Self::Disconnect, Self::Unattended];
+    pub const ALL: [Self; 4] = [Self::Client, Self::Disconnect, Self::Unattended, Self::NotJournaled];
 
     /// The word in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -109,6 +132,7 @@ impl CancelReason {
             Self::Client => "client",
             Self::Disconnect => "disconnect",
             Self::Unattended => "unattended",
+            Self::NotJournaled => "not_journaled",
         }
     }
 
@@ -118,6 +142,7 @@ impl CancelReason {
             Self::Client => "canceled the task as the client asked",
             Self::Disconnect => "canceled the task because its reader went away",
             Self::Unattended => "canceled the task because nobody opened its stream",
+            Self::NotJournaled => "canceled the task because it could not be journaled",
         }
     }
 }
@@ -157,17 +182,28 @@ impl Task {
             replica_id: None,
             engine_version: None,
             dispatched_ms: None,
+            attempts: 0,
+            moves: Vec::new(),
             first_token_ms: None,
             ended_ms: None,
             tokens_in: None,
             tokens_out: None,
             error: None,
         };
+        let transcript = if born.recovered {
+            // No id of an earlier life may mean something else in this one; one life lasts longer than a second.
+            let age_ms = (long(born.deadline_at_ms) - long(born.admitted_ms) - born.request.deadline_ms).unsigned_abs();
+            let life = int((age_ms / 1000 + 1).min(MOST_LIVES)).unsigned_abs();
+            Transcript::starting_at(life * IDS_PER_LIFE)
+        } else {
+            Transcript::default()
+        };
         Self {
             born,
             home: tokio::runtime::Handle::current(),
             cancel: CancellationToken::new(),
-            transcript: Arc::default(),
+            published: CancellationToken::new(),
+            transcript: Arc::new(transcript),
             life: Mutex::new(life),
         }
     }
@@ -194,7 +230,17 @@ impl Task {
 
     /// Monotonic time at which it must have ended.
     pub fn deadline_ms(&self) -> u64 {
-        self.born.admitted_ms.saturating_add_signed(self.born.request.deadline_ms)
+        self.born.deadline_at_ms
+    }
+
+    /// Whether it is in the journal until it ends: a batch task outlives the daemon (ORCH-3002-G).
+    pub fn is_journaled(&self) -> bool {
+        self.born.request.priority == Priority::Batch
+    }
+
+    /// Waits until the last frame is written.
+    pub async fn published(&self) {
+        self.published.cancelled().await;
     }
 
     /// The runtime its connection lives on; its runner lives there too.
@@ -227,19 +273,48 @@ impl Task {
         self.life().pool_id.clone()
     }
 
+    /// The replica that runs it or ran it.
+    pub fn replica_id(&self) -> Option<ReplicaId> {
+        self.life().replica_id.clone()
+    }
+
+    /// How often it was handed to an engine.
+    pub fn attempts(&self) -> u32 {
+        self.life().attempts
+    }
+
     /// It waits in another pool's queue now.
-    pub fn moved_to(&self, pool_id: PoolId) {
-        self.life().pool_id = pool_id;
+    pub fn moved_to(&self, pool_id: PoolId, reason: MoveReason, at_ms: i64) {
+        self.life().go_to(pool_id, reason, at_ms);
+    }
+
+    /// It was taken up again after a restart of the daemon.
+    pub fn recovered_at(&self, pool_id: PoolId, at_ms: i64) {
+        let mut life = self.life();
+        let from = life.pool_id.to_string();
+        life.moves.push(PlacementMove { at_ms, from, to: pool_id.to_string(), reason: MoveReason::Recovered });
+        life.pool_id = pool_id;
+    }
+
+    /// Its worker was lost before the first token; it waits again. False when it has ended meanwhile, or has streamed.
+    pub fn requeued(&self) -> bool {
+        let mut life = self.life();
+        let again = life.advance(TaskEvent::Requeued);
+        if again {
+            life.dispatched_ms = None;
+        }
+        again
     }
 
     /// It is handed to an engine. False when it has ended meanwhile.
-    pub fn dispatched(&self, pool_id: PoolId, replica_id: ReplicaId, version: Option<Arc<str>>, now_ms: u64) -> bool {
+    pub fn dispatched(&self, dispatch: &Dispatch, version: Option<Arc<str>>, now_ms: u64, at_ms: i64) -> bool {
         let mut life = self.life();
         if !life.advance(TaskEvent::Dispatched) {
             return false;
         }
-        life.pool_id = pool_id;
-        life.replica_id = Some(replica_id);
+        life.go_to(dispatch.pool_id.clone(), MoveReason::Idle, at_ms);
+        life.attempts += 1;
+        life.replica_id = Some(dispatch.replica_id.clone());
         life.engine_version = version;
         life.dispatched_ms = Some(now_ms);
         true
@@ -264,9 +339,9 @@ impl Task {
         life.first_token_ms.map(|first| first.saturating_sub(life.dispatched_ms.unwrap_or(first)))
     }
 
-    /// Ends the task: the one place where that happens. Writes the last frame, after a sentence for people if `narrate`, and
-    /// seals the stream. Of several callers only the first gets the numbers; from its return on the stream takes no token.
-    pub fn end(&self, ending: &Ending, now_ms: u64, narrate: bool) -> Option<EndedTask> {
+    /// Ends the task: the one place where that happens. From its return on the stream takes no token; its last frame comes
+    /// with [`Task::publish`]. Of several callers only the first gets the numbers.
+    pub fn end(&self, ending: &Ending, now_ms: u64) -> Option<EndedTask> {
         let mut life = self.life();
         if !life.advance(TaskEvent::Ended(ending.kind())) {
             return None;
@@ -281,9 +356,30 @@ impl Task {
         }
         let ended = life.numbers(self.born.admitted_ms, now_ms);
         drop(life);
-        self.write_last_frame(ending, &ended, narrate);
+        self.transcript.write().close();
         self.cancel.cancel();
         Some(ended)
+    }
+
+    /// Writes the last frame, after a sentence for people if `narrate`, and seals the stream.
+    pub fn publish(&self, ending: &Ending, ended: &EndedTask, narrate: bool) {
+        let mut writer = self.transcript.write();
+        let narration = narrate.then(|| self.last_narration(ending, ended));
+        match ending {
+            Ending::Completed { reason, .. } => {
+                let frame = EndFrame { finish_reason: Some(*reason), ..end_frame(ended) };
+                writer.seal(narration.as_ref(), EventName::End, &frame);
+            }
+            Ending::Canceled { .. } => {
+                let frame = EndFrame { canceled: Some(true), ..end_frame(ended) };
+                writer.seal(narration.as_ref(), EventName::End, &frame);
+            }
+            Ending::Failed(error) => {
+                writer.seal(narration.as_ref(), EventName::Error, &error_frame(error));
+            }
+        }
+        drop(writer);
+        self.published.cancel();
     }
 
     /// What the scheduler learns from a task that ran and has ended.
@@ -328,34 +424,23 @@ impl Task {
             replica_id: life.replica_id.as_ref().map(ToString::to_string),
             queue_position: queue_position.map(int),
             predicted_start_ms: self.born.admission.predicted_start_ms,
-            admitted_at_ms: clock.unix_ms(self.born.admitted_ms),
+            deadline_ms: request.deadline_ms,
+            max_tokens: request.max_tokens,
+            input_tokens: self.born.input_tokens.clone(),
+            on_time_probability: Some(self.born.on_time_probability),
+            attempts: int(life.attempts),
+            moves: life.moves.clone(),
+            recovered: self.born.recovered,
+            admitted_at_ms: self.born.admitted_at_ms,
             dispatched_at_ms: life.dispatched_ms.map(|at| clock.unix_ms(at)),
             ended_at_ms: life.ended_ms.map(|at| clock.unix_ms(at)),
-            queue_time_ms: life.dispatched_ms.map(|at| long(at - self.born.admitted_ms)),
+            queue_time_ms: life.dispatched_ms.map(|at| clock.unix_ms(at) - self.born.admitted_at_ms),
             first_token_ms: first_token_ms.map(long),
             decode_time_ms: numbers.as_ref().map(|numbers| long(numbers.decode_time_ms)),
             tokens_in: life.tokens_in.map(int),
             tokens_out: life.tokens_out.map(int),
             placement: Some(self.born.placement.clone()),
             error: life.error.clone(),
-        }
-    }
-
-    fn write_last_frame(&self, ending: &Ending, ended: &EndedTask, narrate: bool) {
-        let mut writer = self.transcript.write();
-        if narrate {
-            writer.event(EventName::Narration, &self.last_narration(ending, ended));
-        }
-        match ending {
-            Ending::Completed { reason, .. } => {
-                writer.seal(EventName::End, &EndFrame { finish_reason: Some(*reason), ..end_frame(ended) });
-            }
-            Ending::Canceled { .. } => {
-                writer.seal(EventName::End, &EndFrame { canceled: Some(true), ..end_frame(ended) });
-            }
-            Ending::Failed(error) => {
-                writer.seal(EventName::Error, &error_frame(error));
-            }
         }
     }
 
@@ -392,6 +477,14 @@ impl Task {
 }
 
 impl Life {
+    fn go_to(&mut self, pool_id: PoolId, reason: MoveReason, at_ms: i64) {
+        if self.pool_id != pool_id {
+            let from = self.pool_id.to_string();
+            self.moves.push(PlacementMove { at_ms, from, to: pool_id.to_string(), reason });
+            self.pool_id = pool_id;
+        }
+    }
+
     fn advance(&mut self, event: TaskEvent) -> bool {
         match next(self.state, event) {
             Ok(state) => {
@@ -454,5 +547,6 @@ fn error_frame(error: &ErrorEnvelope) -> ErrorFrame {
         retriable: error.retriable.unwrap_or_else(|| error.code.retriable()),
         retry_after_ms: error.retry_after_ms,
         engine: error.engine,
+        policy_label: error.policy_label,
     }
 }

@@ -13,7 +13,7 @@ mod reader;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use api_types::sse::{Channel, EventName, TokenFrame};
+use api_types::sse::{Channel, EventName, NarrationFrame, TokenFrame};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
@@ -42,10 +42,14 @@ struct Log {
     /// Position of the first byte of `tail` in the whole stream.
     tail_start: usize,
     next_segment: usize,
+    /// Id of the first event of all.
+    first_id: u32,
     /// Id of the next event.
     next_id: u32,
     /// Index of the next token.
     next_token: u32,
+    /// Nothing but the last event is taken any more.
+    closed: bool,
     sealed: bool,
     cursors: Vec<Option<Cursor>>,
 }
@@ -66,6 +70,13 @@ struct Cursor {
 }
 
 impl Transcript {
+    /// A log whose events are numbered from `first_id` on, for a task whose earlier log is lost: who comes back to it with
+    /// the id of an earlier event gets the whole new one.
+    pub fn starting_at(first_id: u32) -> Self {
+        let log = Log { tail_first_id: first_id, next_id: first_id, first_id, ..Log::default() };
+        Self { log: Mutex::new(log) }
+    }
+
     /// Locks the log for a batch of events; readers are woken once, when the writer is dropped.
     pub fn write(&self) -> Writer<'_> {
         Writer { log: self.lock() }
@@ -90,7 +101,7 @@ impl Transcript {
     /// A reader of everything after the event with the given id, or of everything.
     pub fn reader(self: &Arc<Self>, after: Option<u32>) -> Reader {
         let mut log = self.lock();
-        let next_id = after.map_or(0, |id| id.saturating_add(1)).min(log.next_id);
+        let next_id = after.map_or(0, |id| id.saturating_add(1)).clamp(log.first_id, log.next_id);
         let cursor = Cursor { position: log.position_of(next_id), next_id, waker: None };
         let slot = if let Some(free) = log.cursors.iter().position(Option::is_none) {
             log.cursors[free] = Some(cursor);
@@ -119,7 +130,7 @@ impl Writer<'_> {
     /// Appends a `token` event.
     pub fn token(&mut self, text: &str, channel: Channel) -> bool {
         let log = &mut *self.log;
-        if log.sealed {
+        if log.closed {
             return false;
         }
         log.make_room(encode::token_bound(text));
@@ -138,6 +149,10 @@ impl Writer<'_> {
 
     /// Appends any other event that must not be lost.
     pub fn event<T: Serialize>(&mut self, name: EventName, payload: &T) -> bool {
+        !self.log.closed && self.append(name, payload)
+    }
+
+    fn append<T: Serialize>(&mut self, name: EventName, payload: &T) -> bool {
         let log = &mut *self.log;
         if log.sealed {
             return false;
@@ -149,6 +164,11 @@ impl Writer<'_> {
         true
     }
 
+    /// Takes no event any more but the last one, which is still to come.
+    pub fn close(&mut self) {
+        self.log.closed = true;
+    }
+
     /// Appends an event that may be lost: it is left out when a reader is more than `lag` events behind.
     pub fn droppable<T: Serialize>(&mut self, name: EventName, payload: &T, lag: u32) -> bool {
         let next_id = self.log.next_id;
@@ -156,11 +176,16 @@ impl Writer<'_> {
         !behind && self.event(name, payload)
     }
 
-    /// Appends the last event and seals the log. Only the first caller succeeds.
-    pub fn seal<T: Serialize>(&mut self, name: EventName, payload: &T) -> bool {
-        if !self.event(name, payload) {
+    /// Appends the last event, after a sentence for people if there is one, and seals the log. Only the first caller
+    /// succeeds.
+    pub fn seal<T: Serialize>(&mut self, narration: Option<&NarrationFrame>, name: EventName, payload: &T) -> bool {
+        if let Some(narration) = narration {
+            self.append(EventName::Narration, narration);
+        }
+        if !self.append(name, payload) {
             return false;
         }
+        self.log.closed = true;
         self.log.sealed = true;
         self.log.compact();
         true
@@ -171,9 +196,9 @@ impl Writer<'_> {
         self.log.next_token
     }
 
-    /// Whether the last event has been written.
-    pub fn is_sealed(&self) -> bool {
-        self.log.sealed
+    /// Whether it takes no event any more but the last one.
+    pub fn is_closed(&self) -> bool {
+        self.log.closed
     }
 }
 
@@ -228,7 +253,7 @@ impl Log {
             for piece in &self.pieces {
                 whole.extend_from_slice(&piece.bytes);
             }
-            self.pieces = vec![Piece { start: 0, first_id: 0, bytes: whole.into() }];
+            self.pieces = vec![Piece { start: 0, first_id: self.first_id, bytes: whole.into() }];
         }
     }
 

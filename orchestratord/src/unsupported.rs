@@ -6,22 +6,7 @@ use config_schema::{Activation, Config};
 /// Settings without which the operator's wish would be broken.
 pub fn refused(config: &Config) -> Vec<&'static str> {
     let server = &config.server;
-    let sessions = &config.sessions;
-    let limits = || config.pools.iter().flat_map(|pool| &pool.admission.priorities);
-    let wishes = [
-        (server.tls_cert.is_some() || server.tls_key.is_some(), "server.tls_cert, server.tls_key: TLS"),
-        (sessions.tokens_budget.is_some(), "sessions.tokens_budget: token budgets"),
-        (sessions.time_budget_ms.is_some(), "sessions.time_budget_ms: time budgets"),
-        (sessions.cost_budget.is_some(), "sessions.cost_budget: cost budgets"),
-        (
-            limits().any(|limit| limit.rate_limit_rps.is_some()),
-            "pools.admission.priorities.rate_limit_rps: rate limits",
-        ),
-        (
-            limits().any(|limit| limit.queue_capacity.is_some()),
-            "pools.admission.priorities.queue_capacity: class capacities",
-        ),
-    ];
+    let wishes = [(server.tls_cert.is_some() || server.tls_key.is_some(), "server.tls_cert, server.tls_key: TLS")];
     named(&wishes)
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     for pool in app.pools.iter() {
         let scheduler = app.scheduler();
         let leases = scheduler.active_leases(&pool.id);
-        pool.series().gauges(pool.is_ready(), leases, |priority| scheduler.queue_depth(&pool.id, priority));
+        pool.first().series().gauges(pool.is_ready(), leases, |priority| scheduler.queue_depth(&pool.id, priority));
     }
     app.metrics.sessions(app.live_sessions());
     // prometheus-client writes OpenMetrics, whose lines Prometheus' own text format shares but for the end marker.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api_types::{API_VERSION, Capabilities, EngineCapability, ErrorKind, PoolList};
+use api_types::{API_VERSION, Capabilities, EngineCapability, ErrorKind, PoolList, Priority};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::respond;
 use crate::app::App;
@@ -40,7 +40,7 @@ fn capability(app: &App, pool: &Pool) -> EngineCapability {
     let features = props.iter().flat_map(|props| &props.features).map(|name| (name.clone(), json!(true))).collect();
     EngineCapability {
         engine: pool.config.engine,
-        engine_version: pool.engine_version().map_or_else(String::new, |version| version.as_ref().to_owned()),
+        engine_version: pool.first().engine_version().map_or_else(String::new, |version| version.as_ref().to_owned()),
         sampler_profile_version: pool.sampler_profile_version.clone().unwrap_or_default(),
         ctx_max,
         max_tokens_out: ctx_max,
@@ -51,7 +51,17 @@ fn capability(app: &App, pool: &Pool) -> EngineCapability {
         ready: snapshot.ready,
         slots_total: Some(snapshot.slots_total),
         tokenizer_name: props.and_then(|props| props.tokenizer),
-        rate_limits: BTreeMap::new(),
+        rate_limits: rate_limits(app, pool),
         features,
     }
+}
+
+/// The limits in force, by name, so that clients can size themselves (ORCH-3094).
+fn rate_limits(app: &App, pool: &Pool) -> BTreeMap<String, Value> {
+    let of_class = |class: &Priority| {
+        let limit = pool.config.admission.limits(*class)?.rate_limit()?;
+        Some((format!("{class}_rps"), json!(limit.per_second)))
+    };
+    let of_token = app.config.admission.token_rate_limit().map(|limit| ("token_rps".to_owned(), json!(limit.per_second)));
+    Priority::ALL.iter().filter_map(of_class).chain(of_token).collect()
 }

@@ -1,10 +1,10 @@
 //! Errors as responses: the one place that turns an envelope into status, headers and body.
 
-use api_types::{AuthErrorEnvelope, ErrorEnvelope, ErrorKind};
+use api_types::{AdmissionResponse, AuthErrorEnvelope, ErrorEnvelope, ErrorKind};
 use auth_min::{Denied, ForeignHost};
 use axum::Json;
 use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 const BACKOFF_MS: HeaderName = HeaderName::from_static("x-backoff-ms");
@@ -23,6 +23,19 @@ pub(super) fn error(mut envelope: ErrorEnvelope) -> Response {
         response.headers_mut().insert(BACKOFF_MS, HeaderValue::from(wait_ms));
     }
     response
+}
+
+/// What the session has left, in headers (OC-CORE-1024); without budgets there are none.
+pub(super) fn budgets(headers: &mut HeaderMap, admission: &AdmissionResponse) {
+    let mut insert = |name: &'static str, value: Option<HeaderValue>| {
+        if let Some(value) = value {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    insert("x-budget-tokens-remaining", admission.tokens_budget_remaining.map(HeaderValue::from));
+    insert("x-budget-time-remaining-ms", admission.time_budget_remaining_ms.map(HeaderValue::from));
+    let cost = admission.cost_budget_remaining.and_then(|cost| HeaderValue::from_str(&cost.to_string()).ok());
+    insert("x-budget-cost-remaining", cost);
 }
 
 /// [`error`] from its parts.

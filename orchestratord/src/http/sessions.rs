@@ -24,9 +24,9 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
             turns: int(session.turns),
             kv_bytes: 0,
             kv_warmth: session.kv_warmth,
-            tokens_budget_remaining: None,
-            time_budget_remaining_ms: None,
-            cost_budget_remaining: None,
+            tokens_budget_remaining: session.budgets.tokens_remaining.map(long),
+            time_budget_remaining_ms: session.budgets.time_remaining_ms.map(long),
+            cost_budget_remaining: session.budgets.cost_remaining,
         })
         .into_response(),
         None => respond::failure(

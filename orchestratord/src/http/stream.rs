@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::respond;
 use crate::app::App;
 use crate::task::Task;
 use crate::transcript::Reader;
@@ -26,6 +27,7 @@ pub(super) fn response(app: &Arc<App>, task: &Arc<Task>, after: Option<u32>, ver
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     let mut response = (headers, Body::new(body)).into_response();
+    respond::budgets(response.headers_mut(), &task.born().admission);
     if version == Version::HTTP_11 {
         // LO-SSE-04; HTTP/2 has no such header.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use api_types::{ErrorEnvelope, ErrorKind, TaskId, TaskList, TaskRequest, TaskState};
+use api_types::{AdmissionResponse, ErrorEnvelope, ErrorKind, TaskId, TaskQuery, TaskRequest};
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde::Deserialize;
 
 use super::{body, respond, stream};
+use crate::admission::Admitted;
 use crate::app::App;
+use crate::history;
 use crate::task::{Caller, CancelReason, Task};
 
-const DEFAULT_LIST: usize = 100;
-const LONGEST_LIST: usize = 1000;
+const STREAM_GONE: &str = "the task has ended and its stream is no longer kept; GET /v1/tasks/{id} says how it went";
 
 /// `POST /v1/tasks`: 202 with the admission, or the stream itself where the client accepts it.
 pub(super) async fn submit(
@@ -31,42 +31,47 @@ pub(super) async fn submit(
         Err(refusal) => return respond::error(refusal),
     };
     let wants_stream = body::wants_stream(&headers);
-    match app.admit(request, caller, wants_stream) {
-        Ok(task) if wants_stream => stream::response(&app, &task, None, version),
-        Ok(task) => (StatusCode::ACCEPTED, Json(&task.born().admission)).into_response(),
+    match app.admit(request, caller, wants_stream).await {
+        Ok(Admitted::Task(task)) if wants_stream => stream::response(&app, &task, None, version),
+        Ok(Admitted::Task(task)) => accepted(&task.born().admission),
+        Ok(Admitted::Earlier(admission)) if !wants_stream => accepted(&admission),
+        Ok(Admitted::Earlier(_)) => respond::failure(ErrorKind::NotFound, STREAM_GONE),
         Err(refusal) => respond::error(refusal),
     }
 }
 
-/// Query of `GET /v1/tasks`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    limit: Option<usize>,
+fn accepted(admission: &AdmissionResponse) -> Response {
+    let mut response = (StatusCode::ACCEPTED, Json(admission)).into_response();
+    respond::budgets(response.headers_mut(), admission);
+    response
 }
 
 /// `GET /v1/tasks`: the newest first.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<TaskQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let limit = match query {
-        Ok(Query(query)) => query.limit.unwrap_or(DEFAULT_LIST),
-        Err(_) => {
-            return respond::failure(ErrorKind::InvalidParams, "the query takes `limit`, a number, and nothing else");
-        }
+    let listed = match query {
+        Ok(Query(query)) => history::list(&app, query).await,
+        Err(rejection) => Err(ErrorEnvelope::new(
+            ErrorKind::InvalidParams,
+            format!("{}; GET /v1/openapi.json lists the query's parameters", rejection.body_text()),
+        )),
     };
-    if !(1..=LONGEST_LIST).contains(&limit) {
-        return respond::failure(ErrorKind::InvalidParams, format!("`limit` is a number from 1 to {LONGEST_LIST}"));
+    match listed {
+        Ok(list) => Json(list).into_response(),
+        Err(refusal) => respond::error(refusal),
     }
-    let tasks = app.tasks.newest(limit).iter().map(|task| summary(&app, task)).collect();
-    Json(TaskList { tasks }).into_response()
 }
 
 /// `GET /v1/tasks/{id}`.
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    match find(&app, &id) {
-        Ok(task) => Json(summary(&app, &task)).into_response(),
+    let found = match body::id(&id, "task") {
+        Ok(id) => history::find(&app, id).await,
+        Err(refusal) => Err(refusal),
+    };
+    match found {
+        Ok(summary) => Json(summary).into_response(),
         Err(refusal) => respond::error(refusal),
     }
 }
@@ -78,34 +83,41 @@ pub(super) async fn follow(
     version: Version,
     headers: HeaderMap,
 ) -> Response {
-    match find(&app, &id).and_then(|task| Ok((task, body::last_event_id(&headers)?))) {
+    let found = match body::id(&id, "task") {
+        Ok(id) => find(&app, id).await,
+        Err(refusal) => Err(refusal),
+    };
+    match found.and_then(|task| Ok((task, body::last_event_id(&headers)?))) {
         Ok((task, after)) => stream::response(&app, &task, after, version),
         Err(refusal) => respond::error(refusal),
     }
 }
 
-/// `POST /v1/tasks/{id}/cancel`: 204 for every known task, whatever its state.
+/// `POST /v1/tasks/{id}/cancel`: 204 for every known task, whatever its state. A journaled task is out of the journal then,
+/// so that it can never run again.
 pub(super) async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    match find(&app, &id) {
-        Ok(task) => {
-            app.cancel(&task, CancelReason::Client);
-            StatusCode::NO_CONTENT.into_response()
-        }
+    let canceled = match body::id::<TaskId>(&id, "task") {
+        Ok(id) => match app.tasks.get(id) {
+            Some(task) => {
+                app.cancel(&task, CancelReason::Client);
+                task.published().await;
+                Ok(())
+            }
+            None => history::find(&app, id).await.map(drop),
+        },
+        Err(refusal) => Err(refusal),
+    };
+    match canceled {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => respond::error(refusal),
     }
 }
 
-fn find(app: &App, id: &str) -> Result<Arc<Task>, ErrorEnvelope> {
-    let id: TaskId = body::id(id, "task")?;
-    app.tasks.get(id).ok_or_else(|| {
-        ErrorEnvelope::new(
-            ErrorKind::NotFound,
-            format!("no task {id} is known; it was never submitted here, or it ended too long ago"),
-        )
-    })
-}
-
-fn summary(app: &App, task: &Task) -> api_types::TaskSummary {
-    let position = (task.state() == TaskState::Queued).then(|| app.scheduler().queue_position(task.id())).flatten();
-    task.summary(&app.clock, position)
+/// A task whose stream is still there.
+async fn find(app: &App, id: TaskId) -> Result<Arc<Task>, ErrorEnvelope> {
+    if let Some(task) = app.tasks.get(id) {
+        return Ok(task);
+    }
+    history::find(app, id).await?;
+    Err(ErrorEnvelope::new(ErrorKind::NotFound, STREAM_GONE))
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_api::{WorkerAdapter, WorkerHealth};
-use orchestrator_core::scheduler::PoolFacts;
+use orchestrator_core::scheduler::ReplicaFacts;
 use tokio_util::sync::CancellationToken;
 
-use super::Pool;
+use super::{Pool, Replica};
 use crate::app::App;
 use crate::narrate;
 use crate::wire::int;
@@ -19,62 +19,68 @@ const UNREADY_GAP: Duration = Duration::from_millis(250);
 /// Longest a probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Probes one pool until `stop`.
-pub async fn watch(app: Arc<App>, pool: Arc<Pool>, adapter: Arc<dyn WorkerAdapter>, stop: CancellationToken) {
+/// Probes one replica of a pool until `stop`.
+pub async fn watch(
+    app: Arc<App>,
+    pool: Arc<Pool>,
+    replica: Arc<Replica>,
+    adapter: Arc<dyn WorkerAdapter>,
+    stop: CancellationToken,
+) {
     loop {
-        probe(&app, &pool, adapter.as_ref()).await;
-        let gap = if pool.is_ready() { READY_GAP } else { UNREADY_GAP };
+        probe(&app, &pool, &replica, adapter.as_ref()).await;
+        let gap = if replica.is_ready() { READY_GAP } else { UNREADY_GAP };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = pool.nudge.notified() => {}
+            () = replica.nudge.notified() => {}
             () = tokio::time::sleep(gap) => {}
         }
     }
 }
 
 /// One probe: health always, identity and limits when the engine has just become ready.
-pub async fn probe(app: &Arc<App>, pool: &Arc<Pool>, adapter: &dyn WorkerAdapter) {
-    let asked = tokio::time::timeout(PROBE_LIMIT, ask(pool, adapter)).await;
+pub async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, adapter: &dyn WorkerAdapter) {
+    let asked = tokio::time::timeout(PROBE_LIMIT, ask(replica, adapter)).await;
     let (health, error) = match asked {
         Ok(Ok(health)) if health.ready => (health, None),
         Ok(Ok(health)) if health.live => (health, Some("the engine is up and still loading its model".to_owned())),
-        Ok(Ok(health)) => (health, Some(unreachable(pool))),
+        Ok(Ok(health)) => (health, Some(unreachable(pool, replica))),
         Ok(Err(error)) => (DOWN, Some(error.to_string())),
         Err(_) => (DOWN, Some(format!("the engine did not answer a health check within {PROBE_LIMIT:?}"))),
     };
-    let facts = pool.learn(app, health, error);
-    let actions = app.scheduler().update_pool(&pool.id, &facts, app.clock.now_ms());
+    let facts = pool.learn(app, replica, health, error);
+    let actions = app.scheduler().update_replica(&pool.id, &replica.id, &facts, app.clock.now_ms());
     app.carry_out(actions);
 }
 
 const DOWN: WorkerHealth = WorkerHealth { live: false, ready: false };
 
-async fn ask(pool: &Pool, adapter: &dyn WorkerAdapter) -> Result<WorkerHealth, adapter_api::WorkerError> {
+async fn ask(replica: &Replica, adapter: &dyn WorkerAdapter) -> Result<WorkerHealth, adapter_api::WorkerError> {
     let health = adapter.health().await?;
-    if health.ready && !pool.is_ready() {
+    if health.ready && !replica.is_ready() {
         // It may be another process than before the pause: what was known about it is asked again.
         let (props, version) = (adapter.props().await?, adapter.engine_version().await?);
-        let mut known = pool.known();
+        let mut known = replica.known();
         known.props = Some(props);
         known.version = Some(version.into());
     }
     Ok(health)
 }
 
-fn unreachable(pool: &Pool) -> String {
-    match pool.config.engine_source() {
-        Ok(config_schema::EngineSource::External(external)) => format!(
-            "the engine at {} does not answer; start it, or correct provisioning.external.url of pool {}",
-            external.url, pool.id
+fn unreachable(pool: &Pool, replica: &Replica) -> String {
+    match pool.address(replica) {
+        Some(url) => format!(
+            "the engine at {url} does not answer; start it, or correct provisioning.external of pool {}",
+            pool.id
         ),
-        _ => "the engine does not answer".to_owned(),
+        None => "the engine does not answer".to_owned(),
     }
 }
 
 impl Pool {
     /// Takes in what a probe found, tells the log about changes, and returns what the scheduler should know.
-    fn learn(&self, app: &App, health: WorkerHealth, error: Option<String>) -> PoolFacts {
-        let mut known = self.known();
+    fn learn(&self, app: &App, replica: &Replica, health: WorkerHealth, error: Option<String>) -> ReplicaFacts {
+        let mut known = replica.known();
         let was_ready = std::mem::replace(&mut known.ready, health.ready);
         known.live = health.live;
         let news = known.last_error != error;
@@ -83,20 +89,20 @@ impl Pool {
             let version = known.version.clone().expect("a ready engine has told its version");
             // What waits is counted under the new version from now on.
             known.series.gauges(true, 0, |_| 0);
-            known.series = app.metrics.pool(self.config.engine, &version, self.id.as_str(), self.replica_id.as_str());
-            narrate::pool_ready(self, &version);
+            known.series = app.metrics.pool(self.config.engine, &version, self.id.as_str(), replica.id.as_str());
+            narrate::pool_ready(self, replica, &version);
         } else if news && let Some(error) = &known.last_error {
-            narrate::pool_unready(self, error);
+            narrate::pool_unready(self, replica, error);
         }
         let props = known.props.clone().unwrap_or_default();
-        PoolFacts {
+        ReplicaFacts {
             ready: health.ready,
             live: health.live,
-            slots_total: props.slots_total.map(|slots| slots.min(self.config.slots.get())),
+            slots_total: props.slots_total,
             ctx_max: props.ctx_max.map(|ctx| self.usable_ctx(ctx)),
             engine_version: known.version.as_deref().map(str::to_owned),
             model_aliases: props.model.map(|name| vec![name]),
-            ..PoolFacts::default()
+            ..ReplicaFacts::default()
         }
     }
 

@@ -79,7 +79,7 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(transcript.write().seal(EventName::End, &EndFrame::default()), true);
+        prop_assert_eq!(transcript.write().seal(None, EventName::End, &EndFrame::default()), true);
         let (rest, ended) = read_available(&mut live);
         seen.extend(rest);
         let all = whole(&transcript);
@@ -96,11 +96,11 @@ fn a_sealed_transcript_takes_nothing() {
     let transcript = Arc::new(Transcript::default());
     transcript.write().token("a", Channel::Content);
     let end = EndFrame { canceled: Some(true), ..EndFrame::default() };
-    assert!(transcript.write().seal(EventName::End, &end));
+    assert!(transcript.write().seal(None, EventName::End, &end));
     let sealed = whole(&transcript);
     assert!(!transcript.write().token("b", Channel::Content));
     assert!(!transcript.write().event(EventName::Metrics, &MetricsFrame::default()));
-    assert!(!transcript.write().seal(EventName::Error, &end));
+    assert!(!transcript.write().seal(None, EventName::Error, &end));
     assert_eq!(whole(&transcript), sealed);
     assert!(transcript.is_sealed());
 }
