@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use api_types::{TaskId, TaskSummary};
 
-use crate::error::FILE_NAME;
+use crate::file::FILE_NAME;
 use crate::reader::Reader;
 use crate::store::{Change, Store};
 use crate::writer::Writer;
@@ -66,8 +66,8 @@ impl StateDb {
         Ok(Opened { db: Self { threads: Arc::new(threads) }, pending: found.pending })
     }
 
-    /// Puts a task into the journal. The write is queued when this returns, in the order of the calls, whether or not the
-    /// receipt is waited for. A task that is in the journal already keeps the entry and the place it has.
+    /// Puts a task into the journal. The write is queued when this returns, in the order of the calls, whether or not
+    /// the receipt is waited for. A task that is in the journal already keeps the entry and the place it has.
     pub fn accept(&self, task: AcceptedTask) -> Receipt {
         self.threads.writer.write(Change::Accept(task), Urgency::Now)
     }
@@ -94,8 +94,8 @@ impl StateDb {
         self.threads.lookups.ask(move |connection| query::task(connection, id)).await
     }
 
-    /// Writes what is queued, closes the file and gives up its lock; waits until that is done. What comes later fails with
-    /// `Closed`. Also happens when the last handle is dropped.
+    /// Writes what is queued, closes the file and gives up its lock; waits until that is done, so not for an async
+    /// thread. What comes later fails with `Closed`. Also happens when the last handle is dropped.
     pub fn close(&self) {
         self.threads.stop();
     }

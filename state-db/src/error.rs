@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
-/// Why `state.db` was not opened. Whatever the reason, the file and its write-ahead log are as they were.
+use crate::file::FILE_NAME;
+
+/// Why `state.db` was not opened. A file that is refused for what it is, or for who has it open, is left as it was,
+/// and so is its write-ahead log.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
@@ -25,8 +28,8 @@ pub enum OpenError {
     },
     /// It is a database of another program.
     #[error(
-        "{} is a database of another program (application id {application_id:#010x}); move the file away, or give another \
-         data_dir", .path.display()
+        "{} is a database of another program (application id {application_id:#010x}); move the file away, or give \
+         another data_dir", .path.display()
     )]
     NotOurs {
         /// The file.
@@ -36,8 +39,8 @@ pub enum OpenError {
     },
     /// A newer version of this program wrote it.
     #[error(
-        "{} has schema version {found}, and this version knows {supported}; use a version that is as new as the file, or move \
-         the file away", .path.display()
+        "{} has schema version {found}, and this version knows {supported}; use a version that is as new as the file, \
+         or move the file away", .path.display()
     )]
     Newer {
         /// The file.
@@ -49,8 +52,8 @@ pub enum OpenError {
     },
     /// It is truncated or otherwise corrupt.
     #[error(
-        "{} is damaged ({finding}); restore it from a backup, or move it and its -wal and -shm files away to start without it",
-        .path.display()
+        "{} is damaged ({finding}); restore it from a backup, or move it and its -wal and -shm files away to start \
+         without it", .path.display()
     )]
     Damaged {
         /// The file.
@@ -79,9 +82,6 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
 }
-
-/// The file's name in its directory.
-pub(crate) const FILE_NAME: &str = "state.db";
 
 fn process(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
@@ -161,7 +161,7 @@ impl From<rusqlite::Error> for ReadError {
     }
 }
 
-/// Whether the file's content is to blame: as a whole, or a value that has not the type or the form it was written with.
+/// Whether the file's content is to blame: all of it, or a value that has not the type or form it was written with.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))

@@ -10,16 +10,19 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::{FILE_NAME, is_damage};
+use crate::error::is_damage;
 use crate::{AcceptedTask, OpenError, store};
 
+/// The file's name in its directory.
+pub(crate) const FILE_NAME: &str = "state.db";
 /// "llor", at offset 68 of the file: tells our databases from others.
-pub(crate) const APPLICATION_ID: u32 = 0x6c6c_6f72;
+const APPLICATION_ID: u32 = 0x6c6c_6f72;
 /// Version of the tables, at offset 60 of the file. A newer one is refused, never guessed at.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 1;
 
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const HEADER_LEN: usize = 100;
+const PAGE_LEN: u64 = 4096;
 
 const SCHEMA: &str = "
     CREATE TABLE journal (
@@ -115,7 +118,8 @@ fn build(new: &Path) -> Result<(), OpenError> {
         let connection = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // One transaction; the switch to a write-ahead log comes last, so that nothing is ever in one.
         connection.execute_batch(&format!(
-            "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            "PRAGMA page_size = {PAGE_LEN}; BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
+            PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         ))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.close().map_err(|(_, error)| error)
@@ -126,7 +130,19 @@ fn build(new: &Path) -> Result<(), OpenError> {
 
 /// Reads the file's identity without the database engine, then all of it with the engine kept from writing.
 pub(crate) fn check(path: &Path) -> Result<Found, OpenError> {
-    check_header(path)?;
+    let log = with_suffix(path, "-wal");
+    let had_log = log.exists();
+    let has_log_entries = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    check_header(path, has_log_entries)?;
+    let checked = check_content(path);
+    if checked.is_err() && !had_log {
+        // Merely looking makes the engine create an empty log, and an index of it.
+        let _ = fs::remove_file(&log).and_then(|()| fs::remove_file(with_suffix(path, "-shm")));
+    }
+    checked
+}
+
+fn check_content(path: &Path) -> Result<Found, OpenError> {
     let refuse = |source: rusqlite::Error| {
         let path = path.to_owned();
         if is_damage(&source) {
@@ -143,8 +159,7 @@ pub(crate) fn check(path: &Path) -> Result<Found, OpenError> {
     if finding != "ok" {
         return Err(OpenError::Damaged { path: path.to_owned(), finding });
     }
-    let found = store::read(&connection).map_err(refuse)?;
-    Ok(found)
+    store::read(&connection).map_err(refuse)
 }
 
 /// A connection that can change neither the main file nor the log, not even by being closed.
@@ -156,10 +171,8 @@ pub(crate) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn check_header(path: &Path) -> Result<(), OpenError> {
-    let mut header = Vec::with_capacity(HEADER_LEN);
-    let read = File::open(path).and_then(|file| file.take(HEADER_LEN as u64).read_to_end(&mut header));
-    read.map_err(failed_to("read", path))?;
+fn check_header(path: &Path, has_log_entries: bool) -> Result<(), OpenError> {
+    let (header, len) = read_header(path).map_err(failed_to("read", path))?;
     let damaged = |finding: &str| OpenError::Damaged { path: path.to_owned(), finding: finding.to_owned() };
     if header.is_empty() {
         return Err(damaged("it is empty"));
@@ -175,7 +188,21 @@ fn check_header(path: &Path) -> Result<(), OpenError> {
     if application_id != APPLICATION_ID {
         return Err(OpenError::NotOurs { path: path.to_owned(), application_id });
     }
-    check_version(path, version)
+    check_version(path, version)?;
+    // The engine takes what is missing of the last page for zeros. With a log it may be right: a crash can cut a page
+    // that is in the log too.
+    if !len.is_multiple_of(PAGE_LEN) && !has_log_entries {
+        return Err(damaged("its last page is cut off"));
+    }
+    Ok(())
+}
+
+fn read_header(path: &Path) -> io::Result<(Vec<u8>, u64)> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    file.take(HEADER_LEN as u64).read_to_end(&mut header)?;
+    Ok((header, len))
 }
 
 fn check_version(path: &Path, found: u32) -> Result<(), OpenError> {

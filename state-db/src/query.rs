@@ -14,10 +14,8 @@ pub(crate) fn task(connection: &Connection, id: TaskId) -> rusqlite::Result<Opti
 
 /// One page, newest first.
 pub(crate) fn tasks(connection: &Connection, query: &TaskQuery) -> rusqlite::Result<Vec<TaskSummary>> {
-    let Conditions { sql, mut values } = Conditions::of(query);
-    let order = "ORDER BY admitted_at_ms DESC, task_id DESC LIMIT ?";
-    values.push(Value::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
-    let mut statement = connection.prepare_cached(&format!("SELECT summary FROM history WHERE {sql} {order}"))?;
+    let Page { sql, values } = Page::of(query);
+    let mut statement = connection.prepare_cached(&sql)?;
     statement.query_map(params_from_iter(values), summary)?.collect()
 }
 
@@ -31,41 +29,40 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<TaskSummary> {
 #[error("the summary of a task has not the form it was written in")]
 struct UnreadableSummary;
 
-/// A query's filters as SQL, with the values in the order of their question marks.
-struct Conditions {
-    sql: String,
-    values: Vec<Value>,
+/// A query as SQL, with the values in the order of their question marks.
+pub(crate) struct Page {
+    pub(crate) sql: String,
+    pub(crate) values: Vec<Value>,
 }
 
-impl Conditions {
-    fn of(query: &TaskQuery) -> Self {
-        let mut all = Self { sql: "TRUE".to_owned(), values: Vec::new() };
+impl Page {
+    pub(crate) fn of(query: &TaskQuery) -> Self {
+        let mut page = Self { sql: "SELECT summary FROM history WHERE TRUE".to_owned(), values: Vec::new() };
         if let Some((admitted_at_ms, id)) = query.before {
-            all.add("(admitted_at_ms, task_id) < (?, ?)", [admitted_at_ms.into(), id.0.into()]);
+            page.add(" AND (admitted_at_ms, task_id) < (?, ?)", [admitted_at_ms.into(), id.0.into()]);
         }
         if !query.states.is_empty() {
             let marks = vec!["?"; query.states.len()].join(", ");
             let words = query.states.iter().map(|state| state.as_str().to_owned().into());
-            all.add(&format!("state IN ({marks})"), words);
+            page.add(&format!(" AND state IN ({marks})"), words);
         }
-        all.add_some("priority = ?", query.priority.map(|priority| priority.as_str().to_owned()));
-        all.add_some("pool_id = ?", query.pool_id.clone());
-        all.add_some("session_id = ?", query.session_id.map(|id| id.0));
-        all.add_some("model_ref = ?", query.model_ref.clone());
-        all.add_some("admitted_at_ms >= ?", query.since_ms);
-        all.add_some("admitted_at_ms < ?", query.until_ms);
-        all
+        page.add(" AND priority = ?", query.priority.map(|priority| priority.as_str().to_owned().into()));
+        page.add(" AND pool_id = ?", query.pool_id.clone().map(Value::from));
+        page.add(" AND session_id = ?", query.session_id.map(|id| id.0.into()));
+        page.add(" AND model_ref = ?", query.model_ref.clone().map(Value::from));
+        page.add(" AND admitted_at_ms >= ?", query.since_ms.map(Value::from));
+        page.add(" AND admitted_at_ms < ?", query.until_ms.map(Value::from));
+        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        page.add(" ORDER BY admitted_at_ms DESC, task_id DESC LIMIT ?", [limit.into()]);
+        page
     }
 
-    fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(condition);
+    /// Nothing without values: a filter that is not set.
+    fn add(&mut self, sql: &str, values: impl IntoIterator<Item = Value>) {
+        let before = self.values.len();
         self.values.extend(values);
-    }
-
-    fn add_some(&mut self, condition: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            self.add(condition, [value.into()]);
+        if self.values.len() > before {
+            self.sql.push_str(sql);
         }
     }
 }

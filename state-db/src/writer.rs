@@ -90,8 +90,8 @@ impl Service {
         }
     }
 
-    /// Waits for the first change and takes what comes until the most urgent one must be committed. True when it is the last
-    /// group; an empty one is the time to tidy up.
+    /// Waits for the first change and takes what comes until the most urgent one must be committed. True when it is the
+    /// last group; an empty one is the time to tidy up.
     fn next_group(&self) -> (Group, bool) {
         let mut group = Group::default();
         let mut until = Instant::now() + IDLE;

@@ -23,7 +23,7 @@ fn a_file_has_one_user() {
     place.open();
 }
 
-/// LO-PLAT-04: after closing everything fails with a typed error; closing again is harmless.
+/// After closing everything fails with a typed error; closing again is harmless.
 #[test]
 fn a_closed_file_says_so() {
     let place = Place::new();

@@ -59,7 +59,6 @@ fn hear(child: &mut Child, lines: usize, place: &Place, said: &mut BTreeMap<u128
     for note in notes {
         let (_, note) = note.split_once(' ').expect("a note has two words");
         let (what, number) = note.split_once(' ').expect("a note has two words");
-        // A line can be cut off in the middle of its number, but not in the middle of the others.
         let said = said.entry(number.parse().expect("a number")).or_default();
         match what {
             "accept" => {}

@@ -14,7 +14,7 @@ fn with_one_ended() -> Place {
     place
 }
 
-/// LO-PLAT-04: pages that go bad under the running program are a typed error for readers and writers.
+/// Pages that go bad under the running program are a typed error for readers and writers.
 #[test]
 fn bad_pages_are_told() {
     let place = with_one_ended();

@@ -7,8 +7,8 @@ use crate::support::{Place, accept, accepted, command, number, this_test};
 const CHILD: &str = "full_disk::child";
 const CHILD_DIR: &str = "STATE_DB_FULL_DISK_DIR";
 
-/// ORCH-3002-G: when the disk takes no more, writes fail with a typed error, the writer lives on, and what was confirmed
-/// is there.
+/// ORCH-3002-G: when the disk takes no more, writes fail with a typed error, the writer lives on, and what was
+/// confirmed is there.
 #[test]
 fn a_full_disk_fails_writes_and_loses_nothing() {
     let place = Place::new();

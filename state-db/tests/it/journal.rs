@@ -6,7 +6,7 @@ use state_db::{Opened, Urgency};
 
 use crate::support::{Place, accept, accepted, ended, finish, id, wait};
 
-/// ORCH-3002-G: what was accepted comes back as it was, in the order of acceptance and not of the ids, until it has ended.
+/// ORCH-3002-G: what was accepted comes back as it was, in the order of acceptance and not of the ids, until it ends.
 #[test]
 fn accepted_tasks_come_back_in_order() {
     let place = Place::new();

@@ -11,7 +11,7 @@ use crate::support::{Place, accept, accepted, ended, wait};
 /// Where SQLite keeps what `PRAGMA user_version` and `PRAGMA application_id` show.
 const USER_VERSION_AT: u64 = 60;
 const APPLICATION_ID_AT: u64 = 68;
-const PAGE_LEN: u64 = 4096;
+const PAGE_LEN: usize = 4096;
 
 /// A place that holds a database with some pages of tasks, its log empty.
 fn filled() -> Place {
@@ -43,18 +43,16 @@ fn overwrite(place: &Place, bytes: &[u8], at: u64) {
     file.write_all_at(bytes, at).expect("it is written");
 }
 
-/// Checks that the file is refused, and that neither it nor its log is touched by that.
-fn check(place: &Place, refusal: impl FnOnce(&OpenError) -> bool, advice: &str) {
+/// Checks that the file is refused, however often, and that neither it nor its log is touched by that.
+fn check(place: &Place, refusal: impl Fn(&OpenError) -> bool, advice: &str) {
     let before = (fs::read(place.file()).ok(), fs::read(place.log()).ok());
-    let error = place.refusal();
-    assert!(refusal(&error), "{error:?}");
-    assert!(error.to_string().contains(advice), "{error}");
-    assert_eq!((fs::read(place.file()).ok(), fs::read(place.log()).ok()), before);
-    assert!(!refused_again_differs(place, &error), "a second look sees the same");
-}
-
-fn refused_again_differs(place: &Place, error: &OpenError) -> bool {
-    place.refusal().to_string() != error.to_string()
+    for _ in 0..2 {
+        let error = place.refusal();
+        assert!(refusal(&error), "{error:?}");
+        assert!(error.to_string().contains(advice), "{error}");
+        // Not assert_eq: nobody wants to see them.
+        assert!((fs::read(place.file()).ok(), fs::read(place.log()).ok()) == before, "{error}: it was touched");
+    }
 }
 
 fn is_damage(error: &OpenError) -> bool {
@@ -114,7 +112,8 @@ fn a_new_file_is_identified_without_its_log() {
 #[test]
 fn truncated_files_are_refused() {
     let whole = fs::metadata(filled().file()).expect("it is there").len();
-    for len in [0, 50, 100, PAGE_LEN, whole / 2, whole - PAGE_LEN, whole - 1] {
+    let page = PAGE_LEN as u64;
+    for len in [0, 50, 100, page, whole / 2, whole - page, whole - 1] {
         let place = filled();
         let file = fs::OpenOptions::new().write(true).open(place.file()).expect("it is there");
         file.set_len(len).expect("it is cut");
@@ -125,15 +124,10 @@ fn truncated_files_are_refused() {
 /// ORCH-3002-G: a file with a page of something else is left alone, with a log or without.
 #[test]
 fn files_with_a_bad_page_are_refused() {
-    let pages = fs::metadata(filled().file()).expect("it is there").len() / PAGE_LEN;
-    assert!(pages > 20, "{pages}");
-    for page in [1, 2, 4, pages / 2] {
-        for place in [filled(), filled_with_log()] {
-            overwrite(&place, &[0xa5; PAGE_LEN as usize], page * PAGE_LEN);
-            if page > 2 || !place.log().exists() {
-                check(&place, is_damage, "restore it from a backup");
-            }
-        }
+    // The roots of the journal, of its index and of the history, and something further in; the log has no history.
+    for (place, page) in [(filled(), 1), (filled(), 2), (filled(), 3), (filled(), 10), (filled_with_log(), 3)] {
+        overwrite(&place, &[0xa5; PAGE_LEN], page * PAGE_LEN as u64);
+        check(&place, is_damage, "restore it from a backup");
     }
 }
 
