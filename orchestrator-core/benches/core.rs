@@ -2,7 +2,7 @@
 
 use api_types::{Engine, PlacementOverrides, Priority, TaskId};
 use divan::{Bencher, black_box};
-use orchestrator_core::policy::{JobSpec, PlacementInput, PoolSnapshot, decide};
+use orchestrator_core::policy::{JobSpec, Load, PlacementInput, PoolSnapshot, decide};
 use orchestrator_core::queue::{BoundedQueue, FullPolicy, QueueLimits};
 
 const WAITING: u64 = 1_000_000;
@@ -88,6 +88,22 @@ fn decide_among(bencher: Bencher<'_, '_>, count: usize) {
     let models = pool(0).models;
     let named = |number| PoolSnapshot { models: models.iter().cloned().collect(), ..pool(number) };
     let pools: Vec<PoolSnapshot> = (0..count).map(named).collect();
+    let job = job();
+    bencher.bench(|| decide(&PlacementInput { pools: black_box(&pools), job: black_box(&job), now_ms: 1 }));
+}
+
+/// The same with a predicted end for each pool.
+#[divan::bench(args = [1_000])]
+fn decide_by_predicted_end_among(bencher: Bencher<'_, '_>, count: usize) {
+    let models = pool(0).models;
+    let known = |number| PoolSnapshot {
+        models: models.iter().cloned().collect(),
+        perf_tokens_per_s: Some(50.0),
+        first_token_ms: Some(100.0),
+        load: Some(Load { slot_free_at_ms: number as u64, ..Load::default() }),
+        ..pool(number)
+    };
+    let pools: Vec<PoolSnapshot> = (0..count).map(known).collect();
     let job = job();
     bencher.bench(|| decide(&PlacementInput { pools: black_box(&pools), job: black_box(&job), now_ms: 1 }));
 }

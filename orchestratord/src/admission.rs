@@ -45,6 +45,15 @@ struct Input {
     tokens: TokenCount,
 }
 
+/// What a task was granted on its way in.
+struct Granted<'a> {
+    admission: &'a Admission,
+    input: Input,
+    turn: Turn,
+    /// What its session has left then; `None` without budgets.
+    budgets: Option<Budgets>,
+}
+
 /// A task that has its place, and what is still to be done about it.
 struct Entered {
     task: Arc<Task>,
@@ -91,9 +100,7 @@ impl App {
         match self.enter(Arc::clone(&request), caller, input) {
             Ok(entered) => self.settle_in(entered, attended).await,
             // The same request may have come twice at the same time.
-            Err(refusal) if refusal.code == ErrorKind::Conflict => {
-                self.known(&request).await?.ok_or(refusal)
-            }
+            Err(refusal) if refusal.code == ErrorKind::Conflict => self.known(&request).await?.ok_or(refusal),
             Err(refusal) => Err(refusal),
         }
     }
@@ -202,8 +209,8 @@ impl App {
         drop(sessions);
         let decision = &admission.decision;
         self.metrics.decided(true, decision.pinned, decision.fallback_used, decision.candidates_considered);
-        let born = self.born(request, caller, &admission, input, turn, budgets, now_ms);
-        let task = Arc::new(Task::new(born));
+        let granted = Granted { admission: &admission, input, turn, budgets };
+        let task = Arc::new(Task::new(self.born(request, caller, &granted, now_ms)));
         self.write_started(&task);
         // Still under the scheduler's lock: whoever dispatches the task next finds it in the store, and the journal has its
         // entries in the order of admission.
@@ -242,17 +249,8 @@ impl App {
         Ask { max_tokens: u32::try_from(request.max_tokens).unwrap_or(0), decode_ms }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one value of each step of an admission")]
-    fn born(
-        &self,
-        request: Arc<TaskRequest>,
-        caller: Caller,
-        admission: &Admission,
-        input: Input,
-        turn: Turn,
-        budgets: Option<Budgets>,
-        now_ms: u64,
-    ) -> NewTask {
+    fn born(&self, request: Arc<TaskRequest>, caller: Caller, granted: &Granted<'_>, now_ms: u64) -> NewTask {
+        let Granted { admission, input, turn, budgets } = *granted;
         let drawn = || rand::random_range(0..=MAX_SEED);
         NewTask {
             seed: request.seed.and_then(|seed| u32::try_from(seed).ok()).unwrap_or_else(drawn),
@@ -380,7 +378,9 @@ fn input_tokens(count: TokenCount) -> Option<InputTokens> {
 fn unwritable(error: &state_db::WriteError) -> ErrorEnvelope {
     ErrorEnvelope::new(
         ErrorKind::Internal,
-        format!("the task could not be journaled and was not taken: {error}; the operator must look at server.data_dir"),
+        format!(
+            "the task could not be journaled and was not taken: {error}; the operator must look at server.data_dir"
+        ),
     )
 }
 

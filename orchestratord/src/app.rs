@@ -154,7 +154,7 @@ impl App {
                 self.scheduler().cancel(dispatch.task_id, self.clock.now_ms());
                 continue;
             };
-            runner::start(self, &task, dispatch);
+            runner::start(self, &task, &dispatch);
         }
     }
 
@@ -294,7 +294,8 @@ impl App {
     /// Takes a task out of its queue; false when it is not waiting in one.
     fn withdraw(&self, id: TaskId) -> bool {
         let mut scheduler = self.scheduler();
-        scheduler.task_state(id) == Some(TaskState::Queued) && scheduler.cancel(id, self.clock.now_ms()) == Canceled::Queued
+        scheduler.task_state(id) == Some(TaskState::Queued)
+            && scheduler.cancel(id, self.clock.now_ms()) == Canceled::Queued
     }
 
     /// Carries out what a change of a pool meant for waiting tasks.

@@ -43,7 +43,7 @@ impl Entry {
             placement: born.placement.clone(),
             pool_id: born.pool_id.clone(),
             on_time_probability: born.on_time_probability,
-            input_tokens: born.input_tokens.clone(),
+            input_tokens: born.input_tokens,
         }
     }
 }

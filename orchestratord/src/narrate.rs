@@ -99,7 +99,8 @@ pub fn moved(task: &Task, to: &PoolId, reason: MoveReason) {
 
 /// A worker was lost before the task's first token.
 pub fn worker_lost(task: &Task, pool: &Pool, replica: &Replica, error: &ErrorEnvelope) {
-    let human = format_args!("replica {} of pool {} was lost before the first token: {}", replica.id, pool.id, error.message);
+    let human =
+        format_args!("replica {} of pool {} was lost before the first token: {}", replica.id, pool.id, error.message);
     narrate(
         Level::WARN,
         &Narration {
@@ -118,7 +119,8 @@ pub fn tried_again(task: &Task, pool_id: &PoolId) {
 /// A task of an earlier life waits again.
 pub fn recovered(task: &Task) {
     let pool_id = task.pool_id();
-    let human = format_args!("takes the task up again that was accepted before the restart; it waits for pool {pool_id}");
+    let human =
+        format_args!("takes the task up again that was accepted before the restart; it waits for pool {pool_id}");
     narrate(Level::INFO, &of_task(task, &pool_id, Narration::new(Actor::Orchestratord, "recover", human)));
 }
 
@@ -129,7 +131,10 @@ pub fn not_recovered(task_id: TaskId, error: &serde_json::Error) {
         "cannot read the journal's entry of task {task_id} (column {}); it stays there for a version that can",
         error.column()
     );
-    narrate(Level::ERROR, &Narration { job_id: Some(&task_id), ..Narration::new(Actor::Orchestratord, "recover", human) });
+    narrate(
+        Level::ERROR,
+        &Narration { job_id: Some(&task_id), ..Narration::new(Actor::Orchestratord, "recover", human) },
+    );
 }
 
 /// The end of a journaled task is not in the journal: it may run once more after a restart.
@@ -274,12 +279,7 @@ fn of_task<'a>(task: &'a Task, pool_id: &'a PoolId, narration: Narration<'a>) ->
     }
 }
 
-fn about_task<'a>(
-    task: &'a Task,
-    pool: &'a Pool,
-    replica: &'a ReplicaId,
-    narration: Narration<'a>,
-) -> Narration<'a> {
+fn about_task<'a>(task: &'a Task, pool: &'a Pool, replica: &'a ReplicaId, narration: Narration<'a>) -> Narration<'a> {
     let born = task.born();
     Narration {
         correlation_id: Some(&born.caller.correlation_id),

@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, PoolSeries};
 use crate::narrate;
 use crate::wire::int;
 
-pub use probe::{probe, watch};
+pub use probe::{lost, probe, watch};
 
 /// All pools, in configuration order.
 pub struct Pools {
@@ -159,7 +159,9 @@ impl Pool {
             (Engine::Llamacpp, EngineSource::External(external)) => {
                 external.urls().map(|url| llamacpp(url, engine_key, self.config.slots)).collect()
             }
-            (Engine::Mock, EngineSource::Simulated) => Ok(vec![Arc::new(Mock::new(Simulation::new(self.simulation())))]),
+            (Engine::Mock, EngineSource::Simulated) => {
+                Ok(vec![Arc::new(Mock::new(Simulation::new(self.simulation())))])
+            }
             (engine, EngineSource::External(_) | EngineSource::Simulated) => {
                 Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
             }
@@ -241,7 +243,10 @@ impl Pool {
         ]);
         if self.replicas.len() > 1 {
             let state = |replica: orchestrator_core::scheduler::ReplicaView<'_>| {
-                (replica.replica_id.to_string(), json!({"ready": replica.ready, "active_leases": replica.active_leases}))
+                (
+                    replica.replica_id.to_string(),
+                    json!({"ready": replica.ready, "active_leases": replica.active_leases}),
+                )
             };
             let replicas: serde_json::Map<_, _> = scheduler.replicas(&self.id).map(state).collect();
             metrics.insert("replicas".to_owned(), replicas.into());

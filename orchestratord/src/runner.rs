@@ -18,19 +18,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::app::App;
 use crate::clock::after;
 use crate::narrate;
-use crate::pools::{Pool, Replica};
+use crate::pools::{self, Pool, Replica};
 use crate::task::{Ending, Task};
 use crate::transcript::Writer;
 use crate::wire::{int, long};
 
 /// Starts a dispatched task on its own runtime. What the stream says of it is written before this returns, so that a task
 /// that need not wait tells everything it knows in the first write to its client.
-pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: Dispatch) {
+pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: &Dispatch) {
     let lease = Lease { app: Arc::clone(app), task: Arc::clone(task), is_ours: true };
     let pool = Arc::clone(app.pools.scheduled(&dispatch.pool_id));
     let replica = Arc::clone(pool.scheduled(&dispatch.replica_id));
     let now_ms = app.clock.now_ms();
-    if task.dispatched(&dispatch, replica.engine_version(), now_ms, app.clock.unix_ms(now_ms)) {
+    if task.dispatched(dispatch, replica.engine_version(), now_ms, app.clock.unix_ms(now_ms)) {
         Run { app, task, pool: &pool, replica: &replica }.announce(now_ms);
         task.home().spawn(run(lease, pool, replica));
     }
@@ -130,7 +130,7 @@ impl Run<'_> {
 
     async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Over {
         let metrics_due = Instant::now() + self.app.config.stream.metrics_interval();
-        let mut pass = Pass { finish: None, metrics_due, just_streamed: false };
+        let mut pass = Pass { finish: None, metrics_due, just_streamed: false, was_home: self.is_home() };
         loop {
             let state = tokio::select! {
                 biased;
@@ -161,7 +161,7 @@ impl Run<'_> {
         let home = Home { pool_id: self.pool.id.clone(), replica_id: self.replica.id.clone() };
         self.app.sessions().mark_warm(self.task.id(), home, self.app.clock.now_ms());
         if let Some(allowance_ms) = self.task.born().decode_allowance_ms {
-            watch.budget = Some(Instant::now() + Duration::from_millis(allowance_ms));
+            watch.limit_decoding(Duration::from_millis(allowance_ms));
         }
     }
 
@@ -228,7 +228,7 @@ impl Run<'_> {
         let budgets = self.app.has_budgets().then(|| self.app.sessions().budgets(self.task.session_id())).flatten();
         let failed_over = self.task.attempts() > 1;
         let frame = MetricsFrame {
-            kv_warmth: Some(!failed_over && self.is_home()),
+            kv_warmth: Some(!failed_over && pass.was_home),
             kv_migrated: failed_over.then_some(false),
             tokens_budget_remaining: budgets.and_then(|budgets| budgets.tokens_remaining).map(long),
             time_budget_remaining_ms: budgets.and_then(|budgets| budgets.time_remaining_ms).map(long),
@@ -273,8 +273,8 @@ impl Run<'_> {
         // Whoever canceled the task has ended it already.
         let Some(error) = error.worker() else { return Over::Canceled };
         let lost = error.is_worker_lost();
-        if lost {
-            self.replica.nudge.notify_one();
+        if lost && error.kind() != ErrorKind::ReplicaExhausted {
+            pools::lost(self.app, self.pool, self.replica, &error.to_string());
         }
         let advice = match error.kind() {
             ErrorKind::WorkerReset | ErrorKind::PoolUnavailable => {
@@ -297,7 +297,8 @@ impl Run<'_> {
         let timeouts = &self.pool.config.timeouts;
         let (kind, message) = match late {
             Late::Budget => {
-                let message = "the session's time budget (sessions.time_budget_ms) is used up; start a new session_id to go on";
+                let message =
+                    "the session's time budget (sessions.time_budget_ms) is used up; start a new session_id to go on";
                 let refusal = Refusal::backpressure(ErrorKind::AdmissionReject, PolicyLabel::SessionBudget, 0, message);
                 return Ending::Failed(refusal.with_retriable(false).with_pool(self.pool.id.clone()).into());
             }
@@ -334,6 +335,8 @@ struct Pass {
     metrics_due: Instant,
     /// The first token came and nothing but the stream knows of it yet.
     just_streamed: bool,
+    /// Whether the replica held the session's prefix before this task.
+    was_home: bool,
 }
 
 fn result_frame(index: u32, embedding: Option<Vec<f32>>, score: Option<f32>) -> TokenFrame {
@@ -387,6 +390,13 @@ impl Watch {
     /// The engine gave a sign of life.
     fn touch(&mut self) {
         self.last_sign = Instant::now();
+    }
+
+    /// The task may decode for so long from now on. This can be sooner than the timer is set to.
+    fn limit_decoding(&mut self, time: Duration) {
+        self.budget = Some(Instant::from_std(after(Instant::now().into_std(), time)));
+        let (next, _) = self.next();
+        self.timer.as_mut().reset(next);
     }
 
     /// The task may decode for so much longer.

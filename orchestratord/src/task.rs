@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adapter_api::Usage;
 use api_types::sse::{EndFrame, ErrorFrame, EventName, FinishReason, NarrationFrame};
 use api_types::{
-    AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, MoveReason, PlacementMove, PlacementRecord, PoolId, Priority,
-    ReplicaId, SessionId, TaskId, TaskRequest, TaskState, TaskSummary,
+    AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, MoveReason, PlacementMove, PlacementRecord, PoolId,
+    Priority, ReplicaId, SessionId, TaskId, TaskRequest, TaskState, TaskSummary,
 };
 use auth_min::Identity;
 use orchestrator_core::scheduler::{Dispatch, Outcome};
@@ -298,12 +298,7 @@ impl Task {
 
     /// Its worker was lost before the first token; it waits again. False when it has ended meanwhile, or has streamed.
     pub fn requeued(&self) -> bool {
-        let mut life = self.life();
-        let again = life.advance(TaskEvent::Requeued);
-        if again {
-            life.dispatched_ms = None;
-        }
-        again
+        self.life().advance(TaskEvent::Requeued)
     }
 
     /// It is handed to an engine. False when it has ended meanwhile.
@@ -407,8 +402,9 @@ impl Task {
         let life = self.life();
         let request = &self.born.request;
         let numbers = life.ended_ms.map(|ended| life.numbers(self.born.admitted_ms, ended));
-        let first_token_ms =
-            life.first_token_ms.zip(life.dispatched_ms).map(|(first, from)| first.saturating_sub(from));
+        // A task that waits again may yet be given up, and was handed to an engine then.
+        let dispatched_ms = life.dispatched_ms.filter(|_| life.state != TaskState::Queued);
+        let first_token_ms = life.first_token_ms.zip(dispatched_ms).map(|(first, from)| first.saturating_sub(from));
         TaskSummary {
             task_id: request.task_id,
             correlation_id: self.born.caller.correlation_id.as_ref().to_owned(),
@@ -426,15 +422,15 @@ impl Task {
             predicted_start_ms: self.born.admission.predicted_start_ms,
             deadline_ms: request.deadline_ms,
             max_tokens: request.max_tokens,
-            input_tokens: self.born.input_tokens.clone(),
+            input_tokens: self.born.input_tokens,
             on_time_probability: Some(self.born.on_time_probability),
             attempts: int(life.attempts),
             moves: life.moves.clone(),
             recovered: self.born.recovered,
             admitted_at_ms: self.born.admitted_at_ms,
-            dispatched_at_ms: life.dispatched_ms.map(|at| clock.unix_ms(at)),
+            dispatched_at_ms: dispatched_ms.map(|at| clock.unix_ms(at)),
             ended_at_ms: life.ended_ms.map(|at| clock.unix_ms(at)),
-            queue_time_ms: life.dispatched_ms.map(|at| clock.unix_ms(at) - self.born.admitted_at_ms),
+            queue_time_ms: dispatched_ms.map(|at| clock.unix_ms(at) - self.born.admitted_at_ms),
             first_token_ms: first_token_ms.map(long),
             decode_time_ms: numbers.as_ref().map(|numbers| long(numbers.decode_time_ms)),
             tokens_in: life.tokens_in.map(int),

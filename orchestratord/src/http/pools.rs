@@ -62,6 +62,7 @@ fn rate_limits(app: &App, pool: &Pool) -> BTreeMap<String, Value> {
         let limit = pool.config.admission.limits(*class)?.rate_limit()?;
         Some((format!("{class}_rps"), json!(limit.per_second)))
     };
-    let of_token = app.config.admission.token_rate_limit().map(|limit| ("token_rps".to_owned(), json!(limit.per_second)));
+    let of_token =
+        app.config.admission.token_rate_limit().map(|limit| ("token_rps".to_owned(), json!(limit.per_second)));
     Priority::ALL.iter().filter_map(of_class).chain(of_token).collect()
 }

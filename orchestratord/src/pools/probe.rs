@@ -48,6 +48,17 @@ pub async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, adapter:
         Ok(Err(error)) => (DOWN, Some(error.to_string())),
         Err(_) => (DOWN, Some(format!("the engine did not answer a health check within {PROBE_LIMIT:?}"))),
     };
+    take_in(app, pool, replica, health, error);
+}
+
+/// A task has lost its engine. No other one is sent after it until a probe, which comes at once, finds that the engine works;
+/// else a dead engine would use up one waiting task after the other before its next probe.
+pub fn lost(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, why: &str) {
+    take_in(app, pool, replica, DOWN, Some(format!("a task has lost its engine: {why}")));
+    replica.nudge.notify_one();
+}
+
+fn take_in(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, health: WorkerHealth, error: Option<String>) {
     let facts = pool.learn(app, replica, health, error);
     let actions = app.scheduler().update_replica(&pool.id, &replica.id, &facts, app.clock.now_ms());
     app.carry_out(actions);
