@@ -111,11 +111,7 @@ impl App {
             if **known.request() != *request {
                 return Err(journal::conflict(request));
             }
-            if known.is_journaled() && !known.has_ended() {
-                // Its first request may still be waiting for the same.
-                journal::accept(&self.db, &known).await.map_err(|error| unwritable(&error))?;
-            }
-            return Ok(Some(Admitted::Task(known)));
+            return in_journal(known).await.map(Some);
         }
         // Interactive tasks do not outlive the daemon, and neither do their answers.
         if request.priority == Priority::Interactive {
@@ -231,13 +227,20 @@ impl App {
         self.pools.scheduled(&task.born().pool_id).first().series().enqueued(task.request().priority);
         narrate::admitted(&task);
         self.dispatch();
-        if let Some(receipt) = receipt
-            && let Err(error) = receipt.await
-        {
-            self.cancel(&task, CancelReason::NotJournaled);
-            return Err(unwritable(&error));
+        if let Some(receipt) = receipt {
+            // Whether or not the client stays to hear of it.
+            let (app, task) = (Arc::clone(self), Arc::clone(&task));
+            task.home().clone().spawn(async move {
+                match receipt.await {
+                    Ok(()) => task.set_durable(),
+                    Err(error) => {
+                        narrate::not_journaled(&task, &error);
+                        app.cancel(&task, CancelReason::NotJournaled);
+                    }
+                }
+            });
         }
-        Ok(Admitted::Task(task))
+        in_journal(task).await
     }
 
     /// What a task may use of its session's budgets.
@@ -375,13 +378,14 @@ fn input_tokens(count: TokenCount) -> Option<InputTokens> {
     }
 }
 
-fn unwritable(error: &state_db::WriteError) -> ErrorEnvelope {
-    ErrorEnvelope::new(
-        ErrorKind::Internal,
-        format!(
-            "the task could not be journaled and was not taken: {error}; the operator must look at server.data_dir"
-        ),
-    )
+/// A task once it is as safe as it must be before its client hears of it.
+async fn in_journal(task: Arc<Task>) -> Result<Admitted, ErrorEnvelope> {
+    if task.durable().await {
+        return Ok(Admitted::Task(task));
+    }
+    let message =
+        "the task could not be journaled and was not taken; the operator must look at the log and at server.data_dir";
+    Err(ErrorEnvelope::new(ErrorKind::Internal, message))
 }
 
 fn unreadable(error: &state_db::ReadError) -> ErrorEnvelope {

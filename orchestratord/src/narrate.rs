@@ -137,6 +137,13 @@ pub fn not_recovered(task_id: TaskId, error: &serde_json::Error) {
     );
 }
 
+/// A batch task did not get into the journal.
+pub fn not_journaled(task: &Task, error: &WriteError) {
+    let pool_id = task.pool_id();
+    let human = format_args!("could not journal the task, so it is not taken: {error}");
+    narrate(Level::ERROR, &of_task(task, &pool_id, Narration::new(Actor::Orchestratord, "journal", human)));
+}
+
 /// The end of a journaled task is not in the journal: it may run once more after a restart.
 pub fn not_recorded(task: &Task, error: &WriteError) {
     let pool_id = task.pool_id();

@@ -63,6 +63,8 @@ pub struct Task {
     born: NewTask,
     home: tokio::runtime::Handle,
     cancel: CancellationToken,
+    /// Fires when the journal has it.
+    durable: CancellationToken,
     /// Fires when the last frame is written.
     published: CancellationToken,
     transcript: Arc<Transcript>,
@@ -198,10 +200,15 @@ impl Task {
         } else {
             Transcript::default()
         };
+        let durable = CancellationToken::new();
+        if born.recovered {
+            durable.cancel();
+        }
         Self {
             born,
             home: tokio::runtime::Handle::current(),
             cancel: CancellationToken::new(),
+            durable,
             published: CancellationToken::new(),
             transcript: Arc::new(transcript),
             life: Mutex::new(life),
@@ -236,6 +243,23 @@ impl Task {
     /// Whether it is in the journal until it ends: a batch task outlives the daemon (ORCH-3002-G).
     pub fn is_journaled(&self) -> bool {
         self.born.request.priority == Priority::Batch
+    }
+
+    /// The journal has it.
+    pub fn set_durable(&self) {
+        self.durable.cancel();
+    }
+
+    /// Waits until the journal has it; false when it never will. A task that is not journaled need not wait.
+    pub async fn durable(&self) -> bool {
+        if !self.is_journaled() {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            () = self.durable.cancelled() => true,
+            () = self.published.cancelled() => false,
+        }
     }
 
     /// Waits until the last frame is written.
