@@ -1,12 +1,16 @@
 //! The command line.
 
+mod bench;
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use api_types::{API_VERSION, Engine, Priority, SessionId, TaskId};
+use api_types::{API_VERSION, Engine, Priority, SessionId, TaskId, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+
+pub(crate) use bench::{AdmitArgs, BenchCommand, Classes, PredictArgs, StreamArgs};
 
 use crate::exit;
 
@@ -28,12 +32,6 @@ pub(crate) struct Args {
 }
 
 const CONNECTION: &str = "Connection";
-
-const BENCH_HELP: &str = "\
-It starts mock-engine and orchestratord, which lie beside llama-orch or in PATH, on free ports of this machine and stops them
-again; a running server is neither needed nor touched. Each round measures, directly and through the orchestrator in turn: one
-request after the other on an idle machine, paced streams, streams as fast as the engine goes, and one-token requests. Use
-release builds on a quiet machine.";
 
 /// Which server, and with which token.
 #[derive(clap::Args)]
@@ -74,10 +72,15 @@ pub(crate) enum Command {
     /// Submit a task and print its tokens as they come.
     #[command(after_help = exit::HELP)]
     Run(Box<RunArgs>),
-    /// List recent tasks.
-    Tasks,
+    /// List tasks, newest first.
+    Tasks(TasksArgs),
     /// Show one task: where it was placed and why, its times and counts.
     Task {
+        /// The task's id.
+        id: TaskId,
+    },
+    /// Say why a task went where it went, and what came of the predictions.
+    Explain {
         /// The task's id.
         id: TaskId,
     },
@@ -100,14 +103,50 @@ pub(crate) enum Command {
     },
     /// Capacity, queues and running tasks in one view.
     Status,
-    /// Measure what the orchestrator costs: a simulated engine, called directly and through it.
-    #[command(after_help = BENCH_HELP)]
-    Bench(BenchArgs),
+    /// Measure the orchestrator with a simulated engine.
+    #[command(subcommand, after_help = bench::HELP)]
+    Bench(BenchCommand),
     /// Print a completion script, to be sourced by the shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of `tasks`. Filters add up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TasksArgs {
+    /// Only tasks in one of these states, such as queued,streaming.
+    #[arg(long, value_delimiter = ',', value_parser = words(TaskState::ALL, TaskState::as_str))]
+    pub(crate) state: Vec<TaskState>,
+
+    /// Only tasks of this class.
+    #[arg(long, value_parser = words(Priority::ALL, Priority::as_str))]
+    pub(crate) priority: Option<Priority>,
+
+    /// Only tasks placed on this pool.
+    #[arg(long, value_name = "ID")]
+    pub(crate) pool: Option<String>,
+
+    /// Only tasks of this session.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<SessionId>,
+
+    /// Only tasks for this model.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+
+    /// Only tasks admitted within this time, such as 30m, 2h or 7d; a bare number is seconds.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) since: Option<Duration>,
+
+    /// Only tasks admitted longer ago than this.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) until: Option<Duration>,
+
+    /// Most tasks to list.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
 }
 
 /// Options of `run`.
@@ -152,7 +191,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..4_294_967_295))]
     pub(crate) seed: Option<i64>,
 
-    /// Queue class: waiting interactive tasks start before waiting batch tasks.
+    /// Queue class: waiting interactive tasks start before waiting batch tasks, unless the pool gives the classes weights.
     #[arg(long, default_value = "interactive", value_parser = words(Priority::ALL, Priority::as_str))]
     pub(crate) priority: Priority,
 
@@ -205,34 +244,6 @@ pub(crate) struct SamplingArgs {
     pub(crate) stop: Vec<String>,
 }
 
-/// Options of `bench`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct BenchArgs {
-    /// Streams at the same time.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) streams: u32,
-
-    /// Tokens of each stream.
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=8000))]
-    pub(crate) tokens: u32,
-
-    /// Time from one token of a stream to its next, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) interval_ms: u32,
-
-    /// One-token requests of each round.
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) requests: u32,
-
-    /// Rounds; the figures are medians over them.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) rounds: u32,
-
-    /// Reach the engine over a Unix socket, directly and from the orchestrator.
-    #[arg(long)]
-    pub(crate) unix: bool,
-}
-
 /// A parser that knows a closed set's words.
 fn words<Word>(all: &'static [Word], word: fn(Word) -> &'static str) -> impl TypedValueParser<Value = Word>
 where
@@ -252,7 +263,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
-        unit => return Err(format!("`{unit}` is no unit of time; use ms, s, m or h")),
+        "d" => 86_400_000,
+        unit => return Err(format!("`{unit}` is no unit of time; use ms, s, m, h or d")),
     };
     match number.checked_mul(millis) {
         Some(ms @ 1..=9_007_199_254_740_991) => Ok(Duration::from_millis(ms)),
@@ -275,10 +287,18 @@ mod tests {
 
     #[test]
     fn times_with_units() {
-        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("1500ms", 1500), ("10m", 600_000), ("2h", 7_200_000)] {
+        let good = [
+            ("90", 90_000),
+            ("90s", 90_000),
+            ("1500ms", 1500),
+            ("10m", 600_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ];
+        for (text, ms) in good {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "-1s", "0", "5d", "1e3", "99999999999999999h"] {
+        for text in ["", "s", "-1s", "0", "5w", "1e3", "99999999999999999h"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

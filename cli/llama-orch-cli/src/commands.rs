@@ -1,6 +1,7 @@
 //! One module per group of commands.
 
 pub(crate) mod bench;
+pub(crate) mod explain;
 pub(crate) mod pools;
 pub(crate) mod run;
 pub(crate) mod sessions;

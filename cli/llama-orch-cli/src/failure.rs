@@ -4,8 +4,8 @@ use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
-use api_types::ErrorKind;
 use api_types::sse::ErrorFrame;
+use api_types::{ErrorEnvelope, ErrorKind};
 use openapi_client::{AuthRefusal, ClientError};
 
 use crate::exit::Exit;
@@ -43,8 +43,7 @@ impl Failure {
 
     /// The task ended with an error.
     pub(crate) fn of_task(error: &ErrorFrame, correlation_id: Option<String>) -> Self {
-        let wait = error.retry_after_ms.and_then(|wait| u64::try_from(wait).ok()).map(Duration::from_millis);
-        let next = error.retriable.then(|| later(wait));
+        let next = error.retriable.then(|| later(wait(error.retry_after_ms)));
         let exit = Exit::of_task(error.code, error.retriable);
         Self { exit, what: format!("{}: {}", error.code, error.message), correlation_id, next }
     }
@@ -122,6 +121,18 @@ fn remedy(code: ErrorKind) -> Option<String> {
         _ => return None,
     };
     Some(next.to_owned())
+}
+
+/// What to do about the error that a task ended with.
+pub(crate) fn advice(error: &ErrorEnvelope) -> Option<String> {
+    match error.retriable.unwrap_or(error.code.retriable()) {
+        true => Some(later(wait(error.retry_after_ms))),
+        false => remedy(error.code),
+    }
+}
+
+fn wait(ms: Option<i64>) -> Option<Duration> {
+    ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
 }
 
 /// LO-CLI-02, LO-CLI-04: a token is only ever shown by its fingerprint.

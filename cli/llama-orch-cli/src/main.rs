@@ -41,8 +41,9 @@ async fn run(args: Args) -> Result<Exit, Failure> {
     let connect = || connect::client(&connection);
     match command {
         Command::Run(run) => commands::run::run(&connect()?, run, json).await,
-        Command::Tasks => commands::tasks::list(&connect()?, json).await,
+        Command::Tasks(tasks) => commands::tasks::list(&connect()?, tasks, json).await,
         Command::Task { id } => commands::tasks::show(&connect()?, id, json).await,
+        Command::Explain { id } => commands::explain::explain(&connect()?, id, json).await,
         Command::Cancel { id } => commands::tasks::cancel(&connect()?, id).await,
         Command::Pools => commands::pools::list(&connect()?, json).await,
         Command::Capabilities => commands::pools::capabilities(&connect()?, json).await,

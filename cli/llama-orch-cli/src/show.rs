@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use openapi_client::Budgets;
+
 /// `84 ms`, `2.1 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -41,6 +43,22 @@ pub(crate) fn bytes(count: i64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "what is shown has a few digits")]
 pub(crate) fn approximate(count: i64) -> f64 {
     count as f64
+}
+
+/// A cost without the digits that come of computing with fractions: `12.5`, `0.0003`.
+fn cost(cost: f64) -> String {
+    let text = format!("{cost:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Names and values of the budgets that are configured.
+pub(crate) fn budgets(budgets: Budgets) -> impl Iterator<Item = (&'static str, String)> {
+    let all = [
+        ("tokens left", budgets.tokens.map(|tokens| tokens.to_string())),
+        ("time left", budgets.time_ms.map(millis)),
+        ("cost left", budgets.cost.map(cost)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// A value that may be missing.
@@ -97,7 +115,7 @@ pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Table, bytes, millis};
+    use super::{Table, bytes, cost, millis};
 
     #[test]
     fn values_read_well() {
@@ -105,6 +123,7 @@ mod tests {
             [84, 2149, 200_000, 7_500_000, -5].map(millis),
             ["84 ms", "2.1 s", "3 min 20 s", "2 h 5 min", "0 ms"]
         );
+        assert_eq!([12.5, 0.1 + 0.2, 100.0, 0.0].map(cost), ["12.5", "0.3", "100", "0"]);
         assert_eq!([512, 25_757_220_864].map(bytes), ["512 B", "24.0 GiB"]);
     }
 

@@ -66,6 +66,9 @@ pub enum OutputLength {
     AsAsked,
     /// After a number of tokens between these two, both included, drawn from prompt and seed.
     Between(u32, u32),
+    /// After a share of the tokens asked for, in percent between these two, both included, drawn from prompt and seed; of 128
+    /// tokens when nobody says how many.
+    Percent(u32, u32),
 }
 
 /// What a request's seed does.

@@ -398,6 +398,10 @@ fn limit(output: OutputLength, ctx: u32, voice: Voice, ask: &Ask, tokens_in: u32
     let asked = ask.max_tokens.map(|tokens| Limit { tokens, ends: Ends::Asked });
     let eos = match output {
         OutputLength::Between(low, high) => Some(voice.between(low, high)),
+        OutputLength::Percent(low, high) => {
+            let asked = u64::from(ask.max_tokens.unwrap_or(UNASKED_TOKENS));
+            u32::try_from(asked * u64::from(voice.between(low, high)) / 100).ok()
+        }
         OutputLength::AsAsked => ask.max_tokens.is_none().then_some(UNASKED_TOKENS),
     };
     let eos = eos.filter(|_| !ask.ignore_eos).map(|tokens| Limit { tokens: tokens.max(1), ends: Ends::Eos });

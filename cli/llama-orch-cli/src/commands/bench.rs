@@ -1,34 +1,49 @@
-//! `bench`: what the orchestrator adds to an engine, end to end.
+//! `bench`: the orchestrator under measurement, end to end, with a simulated engine.
 //!
-//! A simulated engine decodes at a fixed pace, or as fast as it can. One load generator calls it directly and through the
-//! orchestrator, in turn, so that the machine's moods fall on both alike.
+//! Three measurements share the processes ([`rig`]) and the arithmetic ([`statistics`]); the two that submit tasks at times of
+//! their own also share the load generator ([`open_loop`]).
 
-mod figures;
-mod load;
+mod admit;
+mod open_loop;
+mod predict;
 mod rig;
+mod statistics;
+mod stream;
+mod task;
 
+use std::fmt::Display;
 use std::time::Duration;
 
-use figures::{Figures, Round, Settings};
-use load::{Load, Outcome, Target};
-use rig::Rig;
+use serde::Serialize;
 
-use crate::args::BenchArgs;
+use crate::args::BenchCommand;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupts::Interrupts;
 use crate::output;
 
-/// Requests of the idle measurement in each round, one after the other.
-const IDLE_REQUESTS: u32 = 200;
 /// Time for everything that does not depend on the options.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The line above figures that mean little.
+const DEBUG_BUILD: &str = "This is a debug build: the figures say nothing about a release.\n";
 
 /// Measures and prints.
-pub(crate) async fn bench(args: &BenchArgs, json: bool) -> Result<Exit, Failure> {
+pub(crate) async fn bench(command: &BenchCommand, json: bool) -> Result<Exit, Failure> {
+    match command {
+        BenchCommand::Stream(args) => print(stream::time_limit(args), stream::measure(args), json).await,
+        BenchCommand::Admit(args) => print(admit::time_limit(args), admit::measure(args), json).await,
+        BenchCommand::Predict(args) => print(predict::time_limit(args), predict::measure(args), json).await,
+    }
+}
+
+async fn print<Figures: Serialize + Display>(
+    limit: Duration,
+    measuring: impl Future<Output = Result<Figures, Failure>>,
+    json: bool,
+) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen()?;
     let figures = tokio::select! {
-        figures = tokio::time::timeout(time_limit(args), measure(args)) => figures,
+        figures = tokio::time::timeout(limit, measuring) => figures,
         () = interrupts.next() => return Ok(Exit::Canceled),
     };
     let figures =
@@ -39,68 +54,4 @@ pub(crate) async fn bench(args: &BenchArgs, json: bool) -> Result<Exit, Failure>
         output::write(&figures.to_string())?;
     }
     Ok(Exit::Ok)
-}
-
-/// Ten times what the paced streams take by themselves, and a minute a round for the rest.
-fn time_limit(args: &BenchArgs) -> Duration {
-    let paced = Duration::from_millis(u64::from(args.tokens) * u64::from(args.interval_ms)) * 2;
-    (paced * 10 + PATIENCE) * args.rounds + PATIENCE
-}
-
-async fn measure(args: &BenchArgs) -> Result<Figures, Failure> {
-    let rig = Rig::start(args).await?;
-    let idle_kib = rig.resident_kib()?;
-    // Connections, caches and the allocator settle; not counted.
-    round(&rig, args, false).await?;
-    let mut rounds = Vec::new();
-    for number in 0..args.rounds {
-        eprintln!("llama-orch: round {} of {}", number + 1, args.rounds);
-        rounds.push(round(&rig, args, number % 2 == 1).await?);
-    }
-    let settings = Settings::new(args);
-    Ok(Figures::new(settings, &rounds, idle_kib, rig.resident_kib()?))
-}
-
-async fn round(rig: &Rig, args: &BenchArgs, through_first: bool) -> Result<Round, Failure> {
-    let one_by_one = Load { streams: 1, requests: IDLE_REQUESTS, tokens: 1 };
-    let streams = |tokens| Load { streams: args.streams, requests: args.streams, tokens };
-    let requests = Load { streams: args.streams, requests: args.requests, tokens: 1 };
-    Ok(Round {
-        idle: both(rig, &rig.flat_out, one_by_one, through_first).await?,
-        paced: both(rig, &rig.paced, streams(args.tokens), through_first).await?,
-        flat_out: both(rig, &rig.flat_out, streams(args.tokens), through_first).await?,
-        tasks: both(rig, &rig.flat_out, requests, through_first).await?,
-    })
-}
-
-/// One load on both ways.
-#[derive(Debug)]
-struct Pair {
-    direct: Outcome,
-    through: Outcome,
-    /// Processor time that the orchestrator used for `through`.
-    cpu: Duration,
-}
-
-/// The two ways to one engine.
-#[derive(Debug)]
-struct Ways {
-    direct: Target,
-    through: Target,
-}
-
-async fn both(rig: &Rig, ways: &Ways, load: Load, through_first: bool) -> Result<Pair, Failure> {
-    if through_first {
-        let (through, cpu) = through(rig, ways, load).await?;
-        return Ok(Pair { direct: ways.direct.drive(load).await?, through, cpu });
-    }
-    let direct = ways.direct.drive(load).await?;
-    let (through, cpu) = through(rig, ways, load).await?;
-    Ok(Pair { direct, through, cpu })
-}
-
-async fn through(rig: &Rig, ways: &Ways, load: Load) -> Result<(Outcome, Duration), Failure> {
-    let before = rig.cpu_time()?;
-    let outcome = ways.through.drive(load).await?;
-    Ok((outcome, rig.cpu_time()?.saturating_sub(before)))
 }

@@ -1,12 +1,12 @@
 //! `session ID`.
 
 use api_types::SessionId;
-use openapi_client::Client;
+use openapi_client::{Budgets, Client};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
-use crate::show::{facts, millis};
+use crate::show::{budgets, facts, millis};
 
 /// Shows a session, or ends it.
 pub(crate) async fn session(client: &Client, id: SessionId, end: bool, json: bool) -> Result<Exit, Failure> {
@@ -25,12 +25,7 @@ pub(crate) async fn session(client: &Client, id: SessionId, end: bool, json: boo
         ("turns", session.turns.to_string()),
         ("cache", if session.kv_warmth { "warm" } else { "cold" }.to_owned()),
     ];
-    let budgets = [
-        ("tokens left", session.tokens_budget_remaining.map(|tokens| tokens.to_string())),
-        ("time left", session.time_budget_remaining_ms.map(millis)),
-        ("cost left", session.cost_budget_remaining.map(|cost| cost.to_string())),
-    ];
-    pairs.extend(budgets.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    pairs.extend(budgets(Budgets::from(&session)));
     output::write(&facts(&pairs))?;
     Ok(Exit::Ok)
 }

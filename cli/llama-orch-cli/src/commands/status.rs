@@ -1,6 +1,6 @@
 //! `status`: capacity, queues and what runs (LO-CLI-06).
 
-use api_types::{TaskState, TaskSummary};
+use api_types::{TaskQuery, TaskState};
 use openapi_client::Client;
 use serde_json::json;
 
@@ -13,8 +13,8 @@ use crate::output;
 pub(crate) async fn status(client: &Client, json: bool) -> Result<Exit, Failure> {
     let readiness = client.get_readyz().await?;
     let pools = client.list_pools().await?;
-    let mut list = client.list_tasks().await?.tasks;
-    list.retain(is_open);
+    let open = vec![TaskState::Queued, TaskState::Dispatched, TaskState::Streaming];
+    let list = client.list_tasks(&TaskQuery { state: open, ..TaskQuery::default() }).await?.tasks;
     if json {
         output::json(&json!({"readiness": readiness, "pools": pools.pools, "tasks": list}))?;
         return Ok(Exit::Ok);
@@ -33,8 +33,4 @@ pub(crate) async fn status(client: &Client, json: bool) -> Result<Exit, Failure>
     text.push_str(&format!("\n{}", tasks::table(list.iter(), "no tasks are waiting or running")));
     output::write(&text)?;
     Ok(Exit::Ok)
-}
-
-fn is_open(task: &TaskSummary) -> bool {
-    matches!(task.state, TaskState::Queued | TaskState::Dispatched | TaskState::Streaming)
 }

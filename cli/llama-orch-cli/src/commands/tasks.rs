@@ -1,22 +1,72 @@
 //! `tasks`, `task ID`, `cancel ID`.
 
-use api_types::{TaskId, TaskSummary};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use api_types::{PoolId, TaskId, TaskList, TaskQuery, TaskSummary};
 use openapi_client::Client;
 
+use crate::args::TasksArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::show::{Table, facts, millis, or_dash, since};
 
-/// Recent tasks, newest first.
-pub(crate) async fn list(client: &Client, json: bool) -> Result<Exit, Failure> {
-    let list = client.list_tasks().await?;
+/// Most tasks the server gives in one answer.
+const LONGEST_PAGE: u32 = 1000;
+
+/// Tasks, newest first.
+pub(crate) async fn list(client: &Client, args: TasksArgs, json: bool) -> Result<Exit, Failure> {
+    let limit = args.limit;
+    let filters = filters(args);
+    let nothing = match filters == TaskQuery::default() {
+        true => "no tasks yet; `llama-orch run PROMPT` submits one",
+        false => "no task passes these filters",
+    };
+    let list = gather(client, filters, limit).await?;
     if json {
         output::json(&list)?;
-    } else {
-        output::write(&table(list.tasks.iter(), "no tasks yet; `llama-orch run PROMPT` submits one"))?;
+        return Ok(Exit::Ok);
+    }
+    output::write(&table(list.tasks.iter(), nothing))?;
+    if list.next_cursor.is_some() {
+        eprintln!("llama-orch: there are more; a larger --limit shows them");
     }
     Ok(Exit::Ok)
+}
+
+fn filters(args: TasksArgs) -> TaskQuery {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ago = |time: Duration| i64::try_from(now.saturating_sub(time).as_millis()).unwrap_or(i64::MAX);
+    TaskQuery {
+        limit: None,
+        cursor: None,
+        state: args.state,
+        priority: args.priority,
+        pool_id: args.pool.map(PoolId::from),
+        session_id: args.session,
+        model_ref: args.model,
+        since_ms: args.since.map(ago),
+        until_ms: args.until.map(ago),
+    }
+}
+
+/// The newest `limit` tasks, page by page.
+async fn gather(client: &Client, mut query: TaskQuery, limit: u32) -> Result<TaskList, Failure> {
+    let mut missing = limit;
+    let mut list = TaskList { tasks: Vec::new(), next_cursor: None };
+    loop {
+        query.limit = Some(missing.min(LONGEST_PAGE));
+        let page = client.list_tasks(&query).await?;
+        let came = u32::try_from(page.tasks.len()).unwrap_or(u32::MAX);
+        list.tasks.extend(page.tasks);
+        // A page without tasks leads nowhere, whatever it says.
+        list.next_cursor = page.next_cursor.filter(|_| came > 0);
+        missing = missing.saturating_sub(came);
+        if missing == 0 || list.next_cursor.is_none() {
+            return Ok(list);
+        }
+        query.cursor.clone_from(&list.next_cursor);
+    }
 }
 
 /// One task.
@@ -73,6 +123,7 @@ fn details(task: &TaskSummary) -> String {
         ("admitted", format!("{} ago", since(task.admitted_at_ms))),
         ("predicted wait", millis(task.predicted_start_ms)),
         ("waited", or_dash(task.queue_time_ms.map(millis))),
+        ("deadline", or_dash((task.deadline_ms > 0).then(|| millis(task.deadline_ms)))),
         ("first token", or_dash(task.first_token_ms.map(millis))),
         ("decoding", or_dash(task.decode_time_ms.map(millis))),
         ("tokens in", or_dash(task.tokens_in)),

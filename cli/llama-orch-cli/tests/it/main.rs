@@ -2,8 +2,10 @@
 
 mod bench;
 mod command;
+mod explain;
 mod failures;
 mod run;
 #[path = "../../../../tools/openapi-client/tests/it/server.rs"]
 mod server;
+mod tasks;
 mod views;

@@ -62,6 +62,28 @@ async fn tokens_go_to_stdout_and_the_rest_to_stderr() {
     assert_eq!((quiet.code, quiet.err.as_str()), (0, ""));
 }
 
+/// OC-CORE-1024: where budgets are configured, the summary says what the session has left after the task.
+#[tokio::test]
+async fn the_summary_has_what_is_left() {
+    let server = TestServer::start(with_a_pool(|request| match request.path.starts_with("/v1/sessions/") {
+        true => Reply::json(
+            200,
+            json!({"ttl_ms_remaining": 1, "turns": 1, "kv_bytes": 0, "kv_warmth": true, "tokens_budget_remaining": 98,
+                "time_budget_remaining_ms": 1400}),
+        ),
+        false => paris().header("X-Budget-Tokens-Remaining", "100"),
+    }))
+    .await;
+    let ended = cli(&server.url, &["run", "x"]).await;
+    assert!(ended.err.contains("tokens left 98, time left 1.4 s"), "{}", ended.err);
+    let session = submitted(&server).session_id;
+    assert_eq!(server.routes().last(), Some(&format!("GET /v1/sessions/{session}")));
+
+    let asked = server.routes().len();
+    assert_eq!(cli(&server.url, &["run", "x", "--quiet"]).await.err, "");
+    assert_eq!(server.routes().len(), asked + 2, "nobody would see it");
+}
+
 /// With --json each event is one line, ids included.
 #[tokio::test]
 async fn json_prints_one_event_per_line() {

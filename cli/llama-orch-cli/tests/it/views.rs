@@ -11,7 +11,8 @@ const SESSION: &str = "2b1f4c6e-8d3a-4a5e-9f7b-1c2d3e4f5a6b";
 fn task(state: &str) -> Value {
     json!({"task_id": TASK, "correlation_id": "c-1", "session_id": SESSION, "state": state, "workload": "completion",
         "model_ref": "tiny", "engine": "mock", "priority": "batch", "seed": 42, "pool_id": "gpu0", "queue_position": 3,
-        "predicted_start_ms": 1800, "admitted_at_ms": 1_760_000_000_000_i64, "placement": {
+        "deadline_ms": 60_000, "max_tokens": 128, "attempts": 0, "predicted_start_ms": 1800,
+        "admitted_at_ms": 1_760_000_000_000_i64, "placement": {
             "selected_pool_id": "gpu0", "candidates_considered": 2, "filters_applied": ["engine"],
             "tie_breakers_applied": ["least-loaded"], "pinned": false, "fallback_used": false}})
 }
@@ -34,14 +35,15 @@ fn pools() -> Value {
 
 async fn server() -> TestServer {
     TestServer::start(|request| match request.route().as_str() {
-        "GET /v1/tasks" => Reply::json(200, json!({"tasks": [task("queued"), task("completed")]})),
+        "GET /v1/tasks?limit=20" => Reply::json(200, json!({"tasks": [task("queued"), task("completed")]})),
+        "GET /v1/tasks?state=queued%2Cdispatched%2Cstreaming" => Reply::json(200, json!({"tasks": [task("queued")]})),
         "GET /v1/tasks/7f9c24e5-5d8b-4c53-9c13-0c6d3b7f5a10" => Reply::json(200, task("queued")),
         "GET /v1/pools" => Reply::json(200, pools()),
         "GET /v1/capabilities" => Reply::json(200, capabilities()),
         "GET /readyz" => Reply::json(200, json!({"ready": true, "pools_ready": 1, "pools_total": 2})),
         "GET /v1/sessions/2b1f4c6e-8d3a-4a5e-9f7b-1c2d3e4f5a6b" => Reply::json(
             200,
-            json!({"ttl_ms_remaining": 540_000, "turns": 3, "kv_bytes": 0, "kv_warmth": true, "tokens_budget_remaining": 90}),
+            json!({"ttl_ms_remaining": 540_000, "turns": 3, "kv_bytes": 0, "kv_warmth": true, "tokens_budget_remaining": 90, "cost_budget_remaining": 0.25}),
         ),
         _ => Reply::json(204, ""),
     })
@@ -61,7 +63,7 @@ async fn people_get_tables() {
         (&["pools"], &["1/2", "3/64", "1.0 GiB/24.0 GiB", "gpu1: the engine does not answer; start it"]),
         (&["capabilities"], &["API 1.0.0", "300", "299", "completion"]),
         (&["status"], &["is ready: 1 of 2 pools", "gpu1", "queued"]),
-        (&["session", SESSION], &["expires in:", "9 min 0 s", "warm", "90"]),
+        (&["session", SESSION], &["expires in:", "9 min 0 s", "warm", "tokens left:", "90", "cost left:", "0.25"]),
     ] {
         let ended = cli(&server.url, arguments).await;
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{arguments:?}");

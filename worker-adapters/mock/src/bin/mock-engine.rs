@@ -60,6 +60,9 @@ struct Args {
     /// The model is done after MIN to MAX tokens, drawn from prompt and seed
     #[arg(long, value_name = "MIN..MAX", value_parser = parse_range)]
     eos_after: Option<(u32, u32)>,
+    /// The model is done after MIN to MAX percent of the tokens asked for, drawn from prompt and seed
+    #[arg(long, value_name = "MIN..MAX", value_parser = parse_range, conflicts_with = "eos_after")]
+    eos_percent: Option<(u32, u32)>,
     /// Draw a seed for each request, whatever it asks for
     #[arg(long)]
     ignore_seed: bool,
@@ -108,13 +111,21 @@ fn config(args: &Args) -> Result<Config> {
         prefill_batch: args.prefill_batch,
         token_interval: interval.context("the time between tokens is no time")?,
         burst: args.burst,
-        output: args.eos_after.map_or(OutputLength::AsAsked, |(low, high)| OutputLength::Between(low, high)),
+        output: output_length(args),
         seeds: if args.ignore_seed { SeedBehaviour::Ignored } else { SeedBehaviour::Honoured },
         cache_sensitive: args.cache_sensitive,
         split_characters: args.split_characters,
         embedding_width: args.embedding_width,
         faults: args.faults.clone().unwrap_or_default(),
     })
+}
+
+fn output_length(args: &Args) -> OutputLength {
+    match (args.eos_after, args.eos_percent) {
+        (Some((low, high)), _) => OutputLength::Between(low, high),
+        (None, Some((low, high))) => OutputLength::Percent(low, high),
+        (None, None) => OutputLength::AsAsked,
+    }
 }
 
 async fn listen(args: &Args) -> Result<Listener> {

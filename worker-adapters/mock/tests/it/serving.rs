@@ -66,6 +66,21 @@ async fn the_model_or_the_context_may_end_first() {
     assert_eq!(by_ctx["tokens_predicted"], 6);
 }
 
+/// ORCH-3058: lengths differ from request to request, below what was asked for, and equal requests have equal lengths.
+#[tokio::test]
+async fn outputs_are_a_share_of_what_was_asked_for() {
+    let engine = engine(&["--eos-percent", "25..75"]);
+    let mut lengths = Vec::new();
+    for seed in (0..20).chain(0..20) {
+        let last = post(engine.url(), "/completion", &body(seed, 80)).await.events().pop().expect("a last event");
+        assert_eq!(last["stop_type"], "eos");
+        lengths.push(last["tokens_predicted"].as_u64().expect("a count"));
+    }
+    assert!(lengths.iter().all(|length| (20..=60).contains(length)), "{lengths:?}");
+    assert!(BTreeSet::from_iter(&lengths).len() > 5, "{lengths:?}");
+    assert_eq!(lengths[..20], lengths[20..]);
+}
+
 /// Requests beyond the slots wait inside the engine, which shows what it runs.
 #[tokio::test]
 async fn more_requests_than_slots_wait() {

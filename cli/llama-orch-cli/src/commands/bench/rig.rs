@@ -1,5 +1,6 @@
-//! The processes under measurement: two engines, one that keeps a pace and one that does not, and the orchestrator.
+//! The processes under measurement: simulated engines, and the orchestrator in front of them.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,49 +10,99 @@ use openapi_client::{Client, ClientConfig, ServerError};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::Ways;
-use super::load::{Dialect, Target};
-use crate::args::BenchArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const START_POLL: Duration = Duration::from_millis(5);
-const PACED: &str = "bench-paced";
-const FLAT_OUT: &str = "bench-flat-out";
+const IDLE_POLL: Duration = Duration::from_millis(100);
 /// The kernel tells processor time to user space in hundredths of a second (USER_HZ, `man 5 proc_pid_stat`).
 const TICK: Duration = Duration::from_millis(10);
+/// Context of every slot and every task, in tokens.
+pub(super) const CTX: i32 = 8192;
 
-/// What runs, and how to call it. Everything is stopped and removed when it is dropped.
+/// A simulated engine and its pool.
+#[derive(Debug)]
+pub(super) struct EngineSpec {
+    /// Name of the pool and of its model.
+    pub(super) name: &'static str,
+    /// Tasks it runs at the same time.
+    pub(super) slots: u32,
+    /// Time from one token to the next, in milliseconds; 0 is as fast as it can.
+    pub(super) interval_ms: u32,
+    /// Further options of mock-engine.
+    pub(super) options: Vec<String>,
+    /// Whether it listens on a Unix socket.
+    pub(super) unix: bool,
+    /// Tasks that may wait for it.
+    pub(super) queue: u32,
+}
+
+impl EngineSpec {
+    /// An engine behind a port, with a short queue.
+    pub(super) const fn new(name: &'static str, slots: u32, interval_ms: u32) -> Self {
+        Self { name, slots, interval_ms, options: Vec::new(), unix: false, queue: 64 }
+    }
+}
+
+/// What runs. Everything is stopped and removed when it is dropped.
 pub(super) struct Rig {
-    pub(super) paced: Ways,
-    pub(super) flat_out: Ways,
+    /// The orchestrator's address.
+    pub(super) url: String,
+    /// A client of it.
+    pub(super) client: Client,
     orchestrator: Process,
-    _engines: [Process; 2],
+    engines: Vec<Engine>,
     _folder: TempDir,
 }
 
 impl Rig {
-    /// Starts everything and waits until both pools are ready.
-    pub(super) async fn start(args: &BenchArgs) -> Result<Self, Failure> {
+    /// Starts everything and waits until all pools are ready. `settings` are further lines of the orchestrator's
+    /// configuration.
+    pub(super) async fn start(specs: &[EngineSpec], settings: &str) -> Result<Self, Failure> {
         let folder = TempDir::new().map_err(|error| Failure::local(format!("cannot make a folder: {error}")))?;
-        let paced = Engine::start(folder.path(), args, PACED, args.interval_ms).await?;
-        let flat_out = Engine::start(folder.path(), args, FLAT_OUT, 0).await?;
-        let config = config(args, folder.path(), &[(PACED, &paced), (FLAT_OUT, &flat_out)]);
+        let mut engines = Vec::new();
+        for spec in specs {
+            engines.push(Engine::start(folder.path(), spec).await?);
+        }
+        let config = config(folder.path(), specs, &engines, settings);
         let (orchestrator, url) = orchestrator(folder.path(), &config).await?;
-        let ways = |engine: &Engine, model| -> Result<Ways, Failure> {
-            Ok(Ways {
-                direct: Target::new(&engine.url, Dialect::Engine, args.streams)?,
-                through: Target::new(&url, Dialect::Orchestrator { model }, args.streams)?,
-            })
-        };
-        Ok(Self {
-            paced: ways(&paced, PACED)?,
-            flat_out: ways(&flat_out, FLAT_OUT)?,
-            orchestrator,
-            _engines: [paced.process, flat_out.process],
-            _folder: folder,
-        })
+        let server = url.parse().map_err(|error: ServerError| Failure::local(error.to_string()))?;
+        let client = Client::new(ClientConfig::new(server))?;
+        let rig = Self { url, client, orchestrator, engines, _folder: folder };
+        rig.ready().await?;
+        Ok(rig)
+    }
+
+    async fn ready(&self) -> Result<(), Failure> {
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            let readiness = self.client.get_readyz().await?;
+            if readiness.pools_total == readiness.pools_ready {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(self.orchestrator.failed("did not make its pools ready"));
+            }
+            tokio::time::sleep(START_POLL).await;
+        }
+    }
+
+    /// The address of the engine with this name.
+    pub(super) fn engine_url(&self, name: &str) -> &str {
+        let engine = self.engines.iter().find(|engine| engine.process.name == name);
+        &engine.expect("only engines that were started are asked for").url
+    }
+
+    /// Waits until no task waits or runs.
+    pub(super) async fn idle(&self) -> Result<(), Failure> {
+        loop {
+            let list = self.client.list_pools().await?;
+            if list.pools.iter().all(|pool| pool.queue_depth == 0 && pool.slots_free == pool.slots_total) {
+                return Ok(());
+            }
+            tokio::time::sleep(IDLE_POLL).await;
+        }
     }
 
     /// Processor time that the orchestrator has used, user and system together.
@@ -83,19 +134,20 @@ struct Engine {
 }
 
 impl Engine {
-    async fn start(folder: &Path, args: &BenchArgs, name: &str, interval_ms: u32) -> Result<Self, Failure> {
+    async fn start(folder: &Path, spec: &EngineSpec) -> Result<Self, Failure> {
+        let name = spec.name;
         let port_file = folder.join(format!("{name}.port"));
         let socket = folder.join(format!("{name}.sock"));
         let mut command = program("mock-engine", folder)?;
-        command.args(["--model", name, "--slots", &args.streams.to_string()]);
-        command.args(["--token-interval-ms", &interval_ms.to_string()]);
-        if args.unix {
+        command.args(["--model", name, "--slots", &spec.slots.to_string(), "--ctx", &CTX.to_string()]);
+        command.args(["--token-interval-ms", &spec.interval_ms.to_string()]).args(&spec.options);
+        if spec.unix {
             command.arg("--unix").arg(&socket);
         } else {
             command.arg("--port-file").arg(&port_file);
         }
         let mut process = Process::spawn(command, &folder.join(format!("{name}.log")), name)?;
-        if args.unix {
+        if spec.unix {
             process.until(|| socket.exists().then_some(())).await?;
             let url = format!("unix:{}", socket.display());
             return Ok(Self { process, url });
@@ -114,32 +166,19 @@ async fn orchestrator(folder: &Path, config: &str) -> Result<(Process, String), 
     command.arg("--config").arg(&config_file).arg("--port-file").arg(&port_file);
     let mut process = Process::spawn(command, &folder.join("orchestratord.log"), "orchestratord")?;
     let address = process.until(|| whole_line(&port_file)).await?;
-    let url = format!("http://{address}");
-    let server = url.parse().map_err(|error: ServerError| Failure::local(error.to_string()))?;
-    let client = Client::new(ClientConfig::new(server))?;
-    let limit = Instant::now() + START_LIMIT;
-    loop {
-        let readiness = client.get_readyz().await?;
-        if readiness.pools_ready == 2 {
-            return Ok((process, url));
-        }
-        if Instant::now() > limit {
-            return Err(process.failed("did not make its pools ready"));
-        }
-        tokio::time::sleep(START_POLL).await;
-    }
+    Ok((process, format!("http://{address}")))
 }
 
-fn config(args: &BenchArgs, folder: &Path, pools: &[(&str, &Engine)]) -> String {
-    let mut text = format!("[server]\nbind = \"127.0.0.1:0\"\ndata_dir = '{}'\n", folder.join("data").display());
-    for (model, Engine { url, .. }) in pools {
-        text.push_str(&format!(
-            "[[pools]]\nid = \"{model}\"\nengine = \"llamacpp\"\nmodel = \"{model}\"\nctx = 8192\nslots = {slots}\n\
-             determinism = \"best_effort\"\n[pools.queue]\ncapacity = {capacity}\n\
+fn config(folder: &Path, specs: &[EngineSpec], engines: &[Engine], settings: &str) -> String {
+    let data_dir = folder.join("data");
+    let mut text = format!("[server]\nbind = \"127.0.0.1:0\"\ndata_dir = '{}'\n{settings}", data_dir.display());
+    for (EngineSpec { name, slots, queue, .. }, Engine { url, .. }) in specs.iter().zip(engines) {
+        let _ = write!(
+            text,
+            "[[pools]]\nid = \"{name}\"\nengine = \"llamacpp\"\nmodel = \"{name}\"\nctx = {CTX}\nslots = {slots}\n\
+             determinism = \"best_effort\"\n[pools.queue]\ncapacity = {queue}\n\
              [pools.provisioning]\nmode = \"external\"\n[pools.provisioning.external]\nurl = '{url}'\n",
-            slots = args.streams,
-            capacity = args.streams.max(64),
-        ));
+        );
     }
     text
 }

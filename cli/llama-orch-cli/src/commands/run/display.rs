@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use api_types::sse::{Channel, EndFrame, MetricsFrame, Phase, StartedFrame};
 use indicatif::{ProgressBar, ProgressStyle};
-use openapi_client::{Event, Frame};
+use openapi_client::{Budgets, Event, Frame};
 
 use crate::failure::Failure;
 use crate::output;
@@ -65,8 +65,8 @@ impl Display {
     }
 
     /// One line on what came of it; the seed and the sampler profile are what another run needs to repeat it (LO-CLI-07).
-    pub(super) fn summary(&self, end: &EndFrame) {
-        if self.quiet || self.json {
+    pub(super) fn summary(&self, end: &EndFrame, budgets: Budgets) {
+        if !self.has_summary() {
             return;
         }
         let mut parts = vec![tokens(end)];
@@ -88,7 +88,13 @@ impl Display {
             ];
             parts.extend(facts.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))));
         }
+        parts.extend(show::budgets(budgets).map(|(name, value)| format!("{name} {value}")));
         eprintln!("llama-orch: {}", parts.join(", "));
+    }
+
+    /// Whether the summary is shown at all.
+    pub(super) fn has_summary(&self) -> bool {
+        !self.quiet && !self.json
     }
 
     fn started(&mut self, started: &StartedFrame) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api_types::TaskRequest;
-use openapi_client::{Client, ClientError, Event, Frame, TaskStream};
+use openapi_client::{Budgets, Client, ClientError, Event, Frame, TaskStream};
 
 use super::display::Display;
 use crate::exit::Exit;
@@ -113,7 +113,7 @@ impl Run<'_> {
                 Ok(Some(event)) => {
                     self.lost = 0;
                     self.show(&event).await?;
-                    if let Some(exit) = self.ending(&event, stream)? {
+                    if let Some(exit) = self.ending(&event, stream).await? {
                         return Ok(Reading::Over(exit));
                     }
                 }
@@ -134,11 +134,12 @@ impl Run<'_> {
         shown
     }
 
-    fn ending(&mut self, event: &Event, stream: &TaskStream) -> Result<Option<Exit>, Failure> {
+    async fn ending(&mut self, event: &Event, stream: &TaskStream) -> Result<Option<Exit>, Failure> {
         match &event.frame {
             Frame::End(end) => {
                 self.display.finish()?;
-                self.display.summary(end);
+                let budgets = self.budgets_left(stream).await;
+                self.display.summary(end, budgets);
                 Ok(Some(if end.canceled == Some(true) { Exit::Canceled } else { Exit::Ok }))
             }
             Frame::Error(error) => {
@@ -147,6 +148,19 @@ impl Run<'_> {
                     .or_next(|| format!("`llama-orch task {id}` shows what is known about it")))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// What the session has left after the task; nothing is asked where no budget is configured or nobody would see it.
+    async fn budgets_left(&self, stream: &TaskStream) -> Budgets {
+        let before = stream.budgets();
+        if before == Budgets::default() || !self.display.has_summary() {
+            return before;
+        }
+        match self.client.get_session(self.task.session_id).await {
+            Ok(session) => Budgets::from(&session),
+            // It is over, so nothing is left of it.
+            Err(_) => Budgets::default(),
         }
     }
 
@@ -191,7 +205,7 @@ impl Run<'_> {
         // Whoever pressed Ctrl-C may have closed the pipe by it too.
         let _ = self.display.finish();
         if let Some(Frame::End(end)) = last {
-            self.display.summary(&end);
+            self.display.summary(&end, Budgets::default());
         }
         Exit::Canceled
     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::super::DEBUG_BUILD;
+use super::super::statistics::{float, median, percentile_us};
 use super::{Outcome, Pair};
-use crate::args::BenchArgs;
+use crate::args::StreamArgs;
 
 /// The measurements of one round.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(super) struct Round {
 /// What was measured: medians over the rounds; processor time over all of them together, since the kernel counts it in
 /// hundredths of a second.
 #[derive(Debug, Serialize)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     settings: Settings,
     /// One request after the other.
     idle: FirstToken,
@@ -56,8 +58,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(args: &BenchArgs) -> Self {
-        let BenchArgs { streams, tokens, interval_ms, requests, rounds, unix } = *args;
+    pub(super) fn new(args: &StreamArgs) -> Self {
+        let StreamArgs { streams, tokens, interval_ms, requests, rounds, unix } = *args;
         Self { streams, tokens, interval_ms, requests, rounds, unix, debug_build: cfg!(debug_assertions) }
     }
 }
@@ -104,12 +106,12 @@ type Way = fn(&Pair) -> &Outcome;
 impl FirstToken {
     fn new(rounds: &[Round], of: impl Fn(&Round) -> &Pair) -> Self {
         let over_rounds =
-            |share: f64, way: Way| median(rounds.iter().map(|round| percentile(&way(of(round)).first_token, share)));
+            |share: f64, way: Way| median(rounds.iter().map(|round| percentile_us(&way(of(round)).first_token, share)));
         let (direct, through): (Way, Way) = (|pair| &pair.direct, |pair| &pair.through);
         let added = |share: f64| {
             median(rounds.iter().map(|round| {
                 let pair = of(round);
-                percentile(&pair.through.first_token, share) - percentile(&pair.direct.first_token, share)
+                percentile_us(&pair.through.first_token, share) - percentile_us(&pair.direct.first_token, share)
             }))
         };
         Self {
@@ -137,7 +139,7 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { streams, tokens, interval_ms, requests, rounds, unix, debug_build } = self.settings;
         if debug_build {
-            writeln!(f, "This is a debug build: the figures say nothing about a release.\n")?;
+            writeln!(f, "{DEBUG_BUILD}")?;
         }
         let socket = if unix { ", engine on a Unix socket" } else { "" };
         writeln!(f, "{streams} streams of {tokens} tokens, {requests} one-token requests, {rounds} rounds{socket}\n")?;
@@ -178,42 +180,11 @@ fn cpu_us_per(rounds: &[Round], of: impl Fn(&Round) -> &Pair, count: impl Fn(&Pa
     cpu.as_secs_f64() * 1e6 / float(count.max(1))
 }
 
-/// The value that a share of sorted times lies below or at, in microseconds (nearest rank).
-fn percentile(sorted: &[Duration], share: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank within the list")]
-    let rank = (share * float(sorted.len() as u64)).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[odd / 2],
-        even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures have a few digits")]
-fn float(count: u64) -> f64 {
-    count as f64
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Figures, Outcome, Pair, Round, Settings, median, percentile};
-
-    #[test]
-    fn ranks_and_medians() {
-        let times: Vec<Duration> = (1..=200).map(Duration::from_micros).collect();
-        assert_eq!((percentile(&times, 0.5).round(), percentile(&times, 0.99).round()), (100.0, 198.0));
-        assert_eq!(percentile(&times[..1], 0.99).round(), 1.0);
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
-    }
+    use super::{Figures, Outcome, Pair, Round, Settings};
 
     fn pair(direct_us: u64, through_us: u64) -> Pair {
         let outcome =
