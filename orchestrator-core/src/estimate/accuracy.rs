@@ -80,6 +80,20 @@ impl Accuracy {
         }
     }
 
+    /// What is left of a running task that was predicted to take `predicted_ms` and has run for `elapsed_ms`: what was left on
+    /// average of those of its class that had run for as long. One that outlives them all is given a quarter of its
+    /// prediction more, again and again.
+    #[must_use]
+    pub fn remainder_ms(&self, priority: Priority, predicted_ms: u64, elapsed_ms: u64) -> u64 {
+        let record = Some(&self.ends.of(priority)[0]).filter(|record| record.sorted.len() >= ENOUGH);
+        let elapsed = elapsed_ms as f64 / predicted_ms.max(1) as f64;
+        let left = match record.and_then(|record| record.mean_beyond(elapsed)) {
+            Some(mean) => ((mean - elapsed) * predicted_ms as f64).round() as u64,
+            None => predicted_ms.saturating_sub(elapsed_ms),
+        };
+        if left > 0 { left } else { predicted_ms / 4 }
+    }
+
     /// Probability that a task predicted to end after `predicted_ms` ends after at most `limit_ms`, given that `elapsed_ms`
     /// have passed without its end; all from its admission. Earlier predictions in the same situation decide, together
     /// with two assumed ones, so that the answer is never quite 0 or 1 before the limit itself.
@@ -143,6 +157,14 @@ impl Ratios {
 
     fn median(&self) -> Option<f64> {
         self.sorted.get(self.sorted.len() / 2).map(|ratio| ratio.value)
+    }
+
+    /// Mean of the ratios beyond a limit, of tasks that completed.
+    fn mean_beyond(&self, limit: f64) -> Option<f64> {
+        let from = self.sorted.partition_point(|ratio| ratio.value <= limit);
+        let beyond = || self.sorted[from..].iter().filter(|ratio| ratio.completed);
+        let count = beyond().count();
+        (count > 0).then(|| beyond().map(|ratio| ratio.value).sum::<f64>() / count as f64)
     }
 
     /// Share of tasks that take more than `limit` times what was predicted.

@@ -111,6 +111,18 @@ fn a_start_is_corrected_by_the_median() {
     assert_eq!(accuracy.corrected_start_ms(Situation::waiting(Priority::Interactive, 2), 50), 50);
 }
 
+/// A task that has outlived the quick ones is one of the slow ones; before anything was seen the prediction stands.
+#[test]
+fn the_remainder_is_that_of_the_survivors() {
+    let mut accuracy = Accuracy::default();
+    let left = |accuracy: &Accuracy, elapsed| accuracy.remainder_ms(Priority::Batch, 1_000, elapsed);
+    assert_eq!((left(&accuracy, 300), left(&accuracy, 1_000)), (700, 250));
+    for number in 0..10 {
+        accuracy.ended(Situation::immediate(Priority::Batch), 1_000, if number % 2 == 0 { 500 } else { 1_500 }, true);
+    }
+    assert_eq!((left(&accuracy, 0), left(&accuracy, 600), left(&accuracy, 1_600)), (1_000, 900, 250));
+}
+
 /// Nothing known: an even chance at what was predicted, a good one at thrice that. Known: the share that made it. A task
 /// cut short is no success.
 #[test]

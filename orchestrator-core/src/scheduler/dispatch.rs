@@ -201,7 +201,7 @@ impl Scheduler {
         task.dispatched_at_ms = now_ms;
         task.predicted = pool.speed.service(&task.demand);
         let replica = replica.unwrap_or(0);
-        pool.lease(Lease::new(task_id, replica, now_ms, task.predicted.ms));
+        pool.lease(Lease::new(task_id, replica, task.job.priority, now_ms, task.predicted.ms));
         let replica_id = pool.replicas[replica].id.clone();
         let foreseen = task.foreseen;
         if attempt == 0 && foreseen.measured {

@@ -59,13 +59,20 @@ impl Rate {
 pub(super) struct Lease {
     pub(super) task: TaskId,
     pub(super) replica: usize,
+    priority: Priority,
     since_ms: u64,
     predicted_ms: u64,
 }
 
 impl Lease {
-    pub(super) const fn new(task: TaskId, replica: usize, since_ms: u64, predicted_ms: u64) -> Self {
-        Self { task, replica, since_ms, predicted_ms }
+    pub(super) const fn new(
+        task: TaskId,
+        replica: usize,
+        priority: Priority,
+        since_ms: u64,
+        predicted_ms: u64,
+    ) -> Self {
+        Self { task, replica, priority, since_ms, predicted_ms }
     }
 
     /// When it is predicted to end.
@@ -73,10 +80,9 @@ impl Lease {
         self.since_ms + self.predicted_ms
     }
 
-    /// What is left of the task. One that has outlived its prediction is given a quarter of it more, again and again.
-    fn remainder_ms(&self, now_ms: u64) -> u64 {
-        let left = self.ends_at_ms().saturating_sub(now_ms);
-        if left > 0 { left } else { self.predicted_ms / 4 }
+    /// What is left of the task.
+    fn remainder_ms(&self, accuracy: &Accuracy, now_ms: u64) -> u64 {
+        accuracy.remainder_ms(self.priority, self.predicted_ms, now_ms.saturating_sub(self.since_ms))
     }
 }
 
@@ -190,7 +196,8 @@ impl Pool {
             tasks_ahead,
             mean_service_ms: (own.ms + others.ms) / tasks_ahead.max(1),
         };
-        let ms = predict_start_ms(waiting, &self.leases.iter().map(|lease| lease.remainder_ms(now_ms)));
+        let running: Vec<u64> = self.leases.iter().map(|lease| lease.remainder_ms(&self.accuracy, now_ms)).collect();
+        let ms = predict_start_ms(waiting, &running.iter().copied());
         let measured = self.speed.service_ms().is_some() || self.speed.tokens_per_s().is_some();
         Estimate { ms, measured: measured || ms == 0 }
     }
