@@ -10,6 +10,7 @@ mod progress;
 mod quickstart;
 mod regen;
 mod repo;
+mod simulate;
 mod specs;
 mod test;
 
@@ -45,6 +46,8 @@ enum Command {
     Specs(specs::Args),
     /// Write one YAML index of requirements per spec document under `target/specs`.
     SpecExtract,
+    /// Play the scheduler through virtual time: what a change of policy does to waits, throughput and fairness.
+    Simulate(simulate::Args),
     /// Format, lint, generate, test and check specs: the loop before a commit.
     #[command(name = "dev:loop", alias = "dev-loop")]
     DevLoop,
@@ -71,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Regen => regen::all(),
         Command::Specs(args) => specs::run(&args),
         Command::SpecExtract => specs::extract(),
+        Command::Simulate(args) => simulate::run(&args),
         Command::DevLoop => ci::dev_loop(),
     }
 }
