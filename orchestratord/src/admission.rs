@@ -176,6 +176,10 @@ impl App {
         throttle.check(identity, now_ms)?;
         let mut sessions = self.sessions();
         let mut scheduler = self.scheduler();
+        // One with the same id may have come, and even ended, since it was looked for.
+        if self.tasks.get(request.task_id).is_some() {
+            return Err(journal::conflict(&request));
+        }
         if request.kv_hint != Some(api_types::KvHint::Cold)
             && let Some(home) = sessions.affinity(request.session_id, now_ms)
         {
@@ -232,10 +236,11 @@ impl App {
             let (app, task) = (Arc::clone(self), Arc::clone(&task));
             task.home().clone().spawn(async move {
                 match receipt.await {
-                    Ok(()) => task.set_durable(),
+                    Ok(()) => task.set_durable(true),
                     Err(error) => {
                         narrate::not_journaled(&task, &error);
                         app.cancel(&task, CancelReason::NotJournaled);
+                        task.set_durable(false);
                     }
                 }
             });

@@ -62,13 +62,17 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let stops = Stops::default();
 
     let main = runtime()?;
+    // Before anybody is served: whoever asks must find every task that was accepted.
+    let inside = main.enter();
+    recover(&app, opened.pending);
+    drop(inside);
     let workers = spawn_workers(threads, &listener, &gate, &stops)?;
     let addr = listener.local_addr().context("the listening socket has no address")?;
     narrate::listening(addr, app.pools.iter().count(), &origin);
     if let Some(path) = port_file {
         std::fs::write(&path, format!("{addr}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, opened.pending, gate, listener, stops));
+    let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, gate, listener, stops));
     app.db.close();
     ended?;
     for worker in workers {
@@ -157,12 +161,10 @@ async fn accept(listener: std::net::TcpListener, gate: Arc<Gate>, stops: Stops) 
 async fn serve(
     app: Arc<App>,
     keys: &EngineKeys,
-    pending: Vec<AcceptedTask>,
     gate: Arc<Gate>,
     listener: std::net::TcpListener,
     stops: Stops,
 ) -> anyhow::Result<()> {
-    recover(&app, pending);
     start_pools(&app, keys, &stops.serving);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;

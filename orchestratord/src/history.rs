@@ -73,7 +73,7 @@ pub async fn list(app: &App, query: TaskQuery) -> Result<TaskList, ErrorEnvelope
 
 fn summary(app: &App, task: &Arc<Task>) -> TaskSummary {
     let position = (task.state() == TaskState::Queued).then(|| app.scheduler().queue_position(task.id())).flatten();
-    task.summary(&app.clock, position)
+    task.view(&app.clock, position)
 }
 
 fn matches(task: &TaskSummary, query: &TaskQuery, before: Option<(i64, TaskId)>) -> bool {

@@ -11,6 +11,7 @@ use api_types::{
 use auth_min::Identity;
 use orchestrator_core::scheduler::{Dispatch, Outcome};
 use orchestrator_core::task::{End, TaskEvent, next};
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -63,8 +64,8 @@ pub struct Task {
     born: NewTask,
     home: tokio::runtime::Handle,
     cancel: CancellationToken,
-    /// Fires when the journal has it.
-    durable: CancellationToken,
+    /// Whether the journal has it, once that is known.
+    durable: SetOnce<bool>,
     /// Fires when the last frame is written.
     published: CancellationToken,
     transcript: Arc<Transcript>,
@@ -74,6 +75,8 @@ pub struct Task {
 #[derive(Debug)]
 struct Life {
     state: TaskState,
+    /// The state it ended from, once it has.
+    ended_from: Option<TaskState>,
     pool_id: PoolId,
     replica_id: Option<ReplicaId>,
     engine_version: Option<Arc<str>>,
@@ -180,6 +183,7 @@ impl Task {
     pub fn new(born: NewTask) -> Self {
         let life = Life {
             state: TaskState::Queued,
+            ended_from: None,
             pool_id: born.pool_id.clone(),
             replica_id: None,
             engine_version: None,
@@ -200,10 +204,7 @@ impl Task {
         } else {
             Transcript::default()
         };
-        let durable = CancellationToken::new();
-        if born.recovered {
-            durable.cancel();
-        }
+        let durable = SetOnce::new_with(born.recovered.then_some(true));
         Self {
             born,
             home: tokio::runtime::Handle::current(),
@@ -245,21 +246,15 @@ impl Task {
         self.born.request.priority == Priority::Batch
     }
 
-    /// The journal has it.
-    pub fn set_durable(&self) {
-        self.durable.cancel();
+    /// The journal has it, or never will. Only the first call counts.
+    pub fn set_durable(&self, durable: bool) {
+        let _ = self.durable.set(durable);
     }
 
-    /// Waits until the journal has it; false when it never will. A task that is not journaled need not wait.
+    /// Waits until the journal has it; false when it never will. A task that is not journaled need not wait. That it has
+    /// ended says nothing: its end may become known before its beginning.
     pub async fn durable(&self) -> bool {
-        if !self.is_journaled() {
-            return true;
-        }
-        tokio::select! {
-            biased;
-            () = self.durable.cancelled() => true,
-            () = self.published.cancelled() => false,
-        }
+        !self.is_journaled() || *self.durable.wait().await
     }
 
     /// Waits until the last frame is written.
@@ -362,9 +357,11 @@ impl Task {
     /// with [`Task::publish`]. Of several callers only the first gets the numbers.
     pub fn end(&self, ending: &Ending, now_ms: u64) -> Option<EndedTask> {
         let mut life = self.life();
+        let ended_from = life.state;
         if !life.advance(TaskEvent::Ended(ending.kind())) {
             return None;
         }
+        life.ended_from = Some(ended_from);
         life.ended_ms = Some(now_ms);
         if let Ending::Completed { usage, .. } = ending {
             life.tokens_in = usage.tokens_in;
@@ -421,7 +418,18 @@ impl Task {
         }
     }
 
-    /// One task for `GET /v1/tasks`.
+    /// One task for `GET /v1/tasks`. Until its last frame is out it has not ended for anybody: an end that is not recorded yet
+    /// does not survive a crash.
+    pub fn view(&self, clock: &Clock, queue_position: Option<usize>) -> TaskSummary {
+        let is_published = self.published.is_cancelled();
+        let summary = self.summary(clock, queue_position);
+        match self.life().ended_from.filter(|_| !is_published) {
+            Some(state) => TaskSummary { state, ended_at_ms: None, decode_time_ms: None, error: None, ..summary },
+            None => summary,
+        }
+    }
+
+    /// One task for the history.
     pub fn summary(&self, clock: &Clock, queue_position: Option<usize>) -> TaskSummary {
         let life = self.life();
         let request = &self.born.request;

@@ -1,33 +1,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{Daemon, eventually_async, id, start_engine, stat, task, with};
-
-/// ORCH-2001, OC-CTRL-2050.1, LO-ADM-05, ORCH-3904: positions count what starts earlier; interactive goes before batch.
-#[tokio::test]
-async fn an_admission_tells_its_place() {
-    let engine = start_engine(&["--token-interval-ms", "20"]);
-    let daemon = Daemon::before(&engine, "").await;
-    let mut running = daemon.run(&task("Run.", 500)).await;
-    running.until("token").await;
-    let batch = |prompt| with(task(prompt, 2), "priority", json!("batch"));
-    let mut positions = Vec::new();
-    let tasks = [batch("first batch"), batch("second batch"), task("interactive", 2)];
-    for task in &tasks {
-        let answer = daemon.post("/v1/tasks", task).await;
-        assert_eq!(answer.status(), 202);
-        let admission: Value = answer.json().await.expect("JSON");
-        assert_eq!(admission["task_id"], task["task_id"]);
-        assert!(admission["predicted_start_ms"].is_i64() && admission["backoff_ms"].is_i64());
-        positions.push(admission["queue_position"].as_i64().expect("a number"));
-    }
-    assert_eq!(positions, [0, 1, 0]);
-    let mut waiting = Vec::new();
-    for task in &tasks {
-        waiting.push(daemon.json(&format!("/v1/tasks/{}", id(task))).await["queue_position"].as_i64());
-    }
-    assert_eq!(waiting, [Some(1), Some(2), Some(0)], "the interactive task went ahead");
-}
+use crate::harness::{Daemon, eventually_async, start_engine, stat, task, with};
 
 /// ORCH-2006, ORCH-3330, LO-API-02, LO-API-20, HME-032: each refusal has its code and says what to do, and stores nothing.
 #[tokio::test]
@@ -134,54 +108,6 @@ async fn a_repeated_request_is_one_task() {
     assert_eq!(other.status(), 409);
     assert_eq!(other.json::<Value>().await.expect("JSON")["code"], "CONFLICT");
     assert_eq!(stat(&engine, "requests").await, before + 1, "the engine ran it once");
-}
-
-/// LO-ADM-01, OC-CTRL-2011, LO-ERR-04: a full queue refuses with everything a client needs to come back.
-#[tokio::test]
-async fn a_full_queue_says_when_to_come_back() {
-    let engine = start_engine(&["--token-interval-ms", "20"]);
-    let daemon = Daemon::before(&engine, "queue = { capacity = 1 }").await;
-    let mut running = daemon.run(&task("Run.", 500)).await;
-    running.until("token").await;
-    let mut waiting = daemon.run(&task("Wait.", 1)).await;
-    waiting.until("started").await;
-    let refused = daemon.post("/v1/tasks", &task("One too many.", 1)).await;
-    assert_eq!(refused.status(), 429);
-    let header = |name| refused.headers().get(name).and_then(|value| value.to_str().ok()?.parse::<i64>().ok());
-    let (seconds, backoff_ms) = (header("retry-after").expect("a number"), header("x-backoff-ms").expect("a number"));
-    let envelope: Value = refused.json().await.expect("JSON");
-    assert_eq!((&envelope["code"], &envelope["policy_label"]), (&json!("ADMISSION_REJECT"), &json!("reject")));
-    assert_eq!((&envelope["retriable"], &envelope["retry_after_ms"]), (&json!(true), &json!(backoff_ms)));
-    assert!(backoff_ms > 0 && seconds >= 1 && seconds * 1000 >= backoff_ms, "{seconds} s, {backoff_ms} ms");
-}
-
-/// LO-ADM-04, ORCH-3005: under drop-lru the evicted task's stream ends typed.
-#[tokio::test]
-async fn drop_lru_ends_the_stream_it_evicts() {
-    let engine = start_engine(&["--token-interval-ms", "20"]);
-    let daemon = Daemon::before(&engine, "queue = { capacity = 1, full_policy = \"drop-lru\" }").await;
-    let mut running = daemon.run(&task("Run.", 500)).await;
-    running.until("token").await;
-    let mut evicted = daemon.run(&with(task("Batch.", 1), "priority", json!("batch"))).await;
-    evicted.until("started").await;
-    let newcomer = task("Interactive.", 1);
-    assert_eq!(daemon.post("/v1/tasks", &newcomer).await.status(), 202);
-    let error = evicted.until("error").await.data;
-    assert_eq!((&error["code"], &error["retriable"]), (&json!("QUEUE_FULL_DROP_LRU"), &json!(true)));
-    assert_eq!(evicted.next().await, None, "ORCH-3407: nothing follows an error");
-}
-
-/// A waiting task whose deadline passes ends as expired.
-#[tokio::test]
-async fn a_waiting_task_expires() {
-    let engine = start_engine(&["--token-interval-ms", "20"]);
-    let daemon = Daemon::before(&engine, "").await;
-    let mut running = daemon.run(&task("Run.", 500)).await;
-    running.until("token").await;
-    let late = with(task("Too late.", 1), "deadline_ms", json!(100));
-    let error = daemon.run(&late).await.until("error").await.data;
-    assert_eq!(error["code"], "DEADLINE_UNMET");
-    assert_eq!(daemon.json(&format!("/v1/tasks/{}", id(&late))).await["state"], "expired");
 }
 
 /// LO-ADM-08, ORCH-3504: an engine that is down or still loading means 503 at once, and the daemon is up all the while.

@@ -1,7 +1,9 @@
 //! Starting daemons and engines, submitting tasks, reading streams.
 
+use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,7 @@ pub(crate) struct Daemon {
     child: Killed,
     addr: SocketAddr,
     dir: TempDir,
+    config: String,
     http: reqwest::Client,
 }
 
@@ -45,20 +48,23 @@ impl Daemon {
     /// [`Daemon::start`] with environment variables.
     pub(crate) async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut child = Killed(command(&dir, config, environment).spawn().expect("orchestratord starts"));
-        let port_file = dir.path().join("port");
-        let addr = eventually("the daemon listens", || {
-            if let Some(status) = child.0.try_wait().expect("the child can be waited for") {
-                panic!("orchestratord ended with {status}:\n{}", log(&dir));
-            }
-            let text = std::fs::read_to_string(&port_file).ok()?;
-            text.ends_with('\n').then(|| text.trim().parse().expect("an address"))
-        })
-        .await;
+        let (child, addr) = spawn(&dir, config, environment).await;
         // A second call finds it installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { child, addr, dir, http }
+        Self { child, addr, dir, config: config.to_owned(), http }
+    }
+
+    /// Kills it as a crash would, without a chance to tidy up.
+    pub(crate) fn kill(&mut self) {
+        self.child.0.kill().expect("the child can be killed");
+        self.child.0.wait().expect("the child can be waited for");
+    }
+
+    /// Starts it again after its end: the same directory, the same configuration.
+    pub(crate) async fn start_again(&mut self) {
+        std::fs::remove_file(self.dir.path().join("port")).expect("its last life wrote it");
+        (self.child, self.addr) = spawn(&self.dir, &self.config, &[]).await;
     }
 
     /// A daemon with one pool `gpu0` in front of `engine`, ready.
@@ -74,8 +80,21 @@ impl Daemon {
             .await;
     }
 
+    /// Waits until every pool is ready.
+    pub(crate) async fn all_ready(&self) {
+        eventually_async("all pools are ready", async || {
+            let readiness = self.json("/readyz").await;
+            (readiness["pools_ready"] == readiness["pools_total"]).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -104,6 +123,62 @@ impl Daemon {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
         self.http.post(self.url(path)).json(body).send().await.expect("the daemon answers")
+    }
+
+    /// Submits a task that must be taken; its admission.
+    pub(crate) async fn accepted(&self, body: &Value) -> Value {
+        let answer = self.post("/v1/tasks", body).await;
+        let (status, body) = (answer.status(), answer.json().await.expect("JSON"));
+        assert_eq!(status, 202, "{body}");
+        body
+    }
+
+    /// Submits a task that must be refused: the status, and the envelope.
+    pub(crate) async fn refusal(&self, body: &Value) -> (u16, Value) {
+        let answer = self.post("/v1/tasks", body).await;
+        let (status, body) = (answer.status().as_u16(), answer.json().await.expect("JSON"));
+        assert!(status >= 400, "{body}");
+        (status, body)
+    }
+
+    /// What the daemon says of a task.
+    pub(crate) async fn look(&self, task: &Value) -> Value {
+        self.json(&format!("/v1/tasks/{}", id(task))).await
+    }
+
+    /// Waits until a task is in this state; what the daemon says of it then.
+    pub(crate) async fn until(&self, task: &Value, state: &str) -> Value {
+        let reached = async || Some(self.look(task).await).filter(|seen| seen["state"] == state);
+        eventually_async(&format!("task {} is {state}", id(task)), reached).await
+    }
+
+    /// Every task that a query lets through, over pages of this size.
+    pub(crate) async fn list(&self, query: &str, limit: usize) -> Vec<Value> {
+        let (mut tasks, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut page = self.json(&format!("/v1/tasks?{query}&limit={limit}{cursor}")).await;
+            let on_page = page["tasks"].as_array_mut().unwrap_or_else(|| panic!("no tasks for {query}"));
+            assert!(on_page.len() <= limit, "{query}");
+            tasks.append(on_page);
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return tasks,
+            }
+        }
+    }
+
+    /// Runs a task that keeps its slot until it is canceled, and waits until it streams.
+    pub(crate) async fn occupy(&self, task: &Value) -> Stream {
+        let mut stream = self.run(task).await;
+        stream.until("token").await;
+        stream
+    }
+
+    /// One sample of `/metrics`, or the sum of all that begin like this.
+    pub(crate) async fn metric(&self, start: &str) -> f64 {
+        let text = self.get("/metrics").await.text().await.expect("text");
+        let samples = text.lines().filter(|line| line.starts_with(start));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Submits and follows in one round trip.
@@ -154,6 +229,20 @@ impl Drop for Daemon {
     }
 }
 
+async fn spawn(dir: &TempDir, config: &str, environment: &[(&str, &str)]) -> (Killed, SocketAddr) {
+    let mut child = Killed(command(dir, config, environment).spawn().expect("orchestratord starts"));
+    let port_file = dir.path().join("port");
+    let addr = eventually("the daemon listens", || {
+        if let Some(status) = child.0.try_wait().expect("the child can be waited for") {
+            panic!("orchestratord ended with {status}:\n{}", log(dir));
+        }
+        let text = std::fs::read_to_string(&port_file).ok()?;
+        text.ends_with('\n').then(|| text.trim().parse().expect("an address"))
+    })
+    .await;
+    (child, addr)
+}
+
 /// Runs a daemon that is expected to give up at once; its exit code and what it said.
 pub(crate) async fn refused(config: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -168,7 +257,7 @@ pub(crate) async fn refused(config: &str, environment: &[(&str, &str)]) -> (Opti
 fn command(dir: &TempDir, config: &str, environment: &[(&str, &str)]) -> Command {
     let file = dir.path().join("llama-orch.toml");
     std::fs::write(&file, config).expect("the configuration is written");
-    let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
+    let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("a log file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_orchestratord"));
     command.env_clear().env("HOME", dir.path()).envs(environment.iter().copied()).current_dir(dir.path());
     command.args(["--config".as_ref(), file.as_os_str(), "--port-file".as_ref(), dir.path().join("port").as_os_str()]);
@@ -182,16 +271,24 @@ fn log(dir: &TempDir) -> String {
 
 /// One external pool `gpu0`; `settings` are further lines of its section or further sections.
 pub(crate) fn config(engine_url: &str, settings: &str) -> String {
+    config_of(&[pool("gpu0", &[engine_url], settings)])
+}
+
+/// These pools; the last one may bring further sections.
+pub(crate) fn config_of(pools: &[String]) -> String {
+    format!("[server]\nbind = \"127.0.0.1:0\"\ndata_dir = \"data\"\n{}", pools.concat())
+}
+
+/// One external pool with these engines; `settings` are further lines of its section.
+pub(crate) fn pool(id: &str, engine_urls: &[&str], settings: &str) -> String {
+    let (url, replicas) = engine_urls.split_first().expect("a pool has an engine");
     format!(
         r#"
-        [server]
-        bind = "127.0.0.1:0"
-        data_dir = "data"
         [[pools]]
-        id = "gpu0"
+        id = "{id}"
         engine = "llamacpp"
         model = "mock-model"
-        provisioning = {{ mode = "external", external = {{ url = "{engine_url}" }} }}
+        provisioning = {{ mode = "external", external = {{ url = "{url}", replicas = {replicas:?} }} }}
         {settings}
         "#
     )
@@ -223,6 +320,11 @@ pub(crate) fn with(mut task: Value, member: &str, value: Value) -> Value {
         members.insert(member.to_owned(), value);
     }
     task
+}
+
+/// [`task`] of class `batch`.
+pub(crate) fn batch(prompt: &str, max_tokens: u32) -> Value {
+    with(task(prompt, max_tokens), "priority", json!("batch"))
 }
 
 pub(crate) fn id(task: &Value) -> &str {

@@ -2,11 +2,19 @@
 
 mod admission;
 mod auth;
+mod budgets;
 mod cancel;
 mod contract;
+mod deadline;
 mod faults;
 mod harness;
+mod history;
+mod journal;
+mod placement;
+mod queue;
 mod real_engine;
+mod relay;
+mod replicas;
 mod sessions;
 mod shutdown;
 mod start;
