@@ -1,23 +1,24 @@
 //! Moving averages and a moving straight line.
 
-/// Weight of the newest observation in a moving average.
-const NEWEST: f64 = 0.2;
-/// What an older observation keeps of its weight in a line when a newer one comes.
+/// What an older observation keeps of its weight when a newer one comes.
 const KEEPS: f64 = 0.95;
 /// A line needs inputs that differ by this share of their mean; otherwise it goes through the origin.
 const SPREAD: f64 = 0.1;
 
-/// An exponential moving average that starts at its first value.
+/// An average of the latest observations: the plain one at first, about that of the last twenty in the long run.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Average(Option<f64>);
+pub(super) struct Average {
+    weight: f64,
+    sum: f64,
+}
 
 impl Average {
     pub(super) fn add(&mut self, value: f64) {
-        self.0 = Some(self.0.map_or(value, |average| average + NEWEST * (value - average)));
+        *self = Self { weight: self.weight * KEEPS + 1.0, sum: self.sum * KEEPS + value };
     }
 
-    pub(super) const fn get(self) -> Option<f64> {
-        self.0
+    pub(super) fn get(self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
     }
 }
 

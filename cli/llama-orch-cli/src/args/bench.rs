@@ -87,6 +87,10 @@ pub(crate) struct AdmitArgs {
     #[arg(long, value_enum, default_value_t = Classes::Both)]
     pub(crate) priority: Classes,
 
+    /// Let no task run: all wait behind one, so that nothing but admissions is at work on the machine.
+    #[arg(long)]
+    pub(crate) waiting: bool,
+
     /// Connections, kept open; each carries one task at a time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) connections: u32,

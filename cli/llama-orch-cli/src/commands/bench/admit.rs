@@ -5,6 +5,7 @@ mod figures;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_types::Priority;
 use rand::SeedableRng as _;
 
 use figures::Figures;
@@ -33,12 +34,33 @@ pub(super) async fn measure(args: &AdmitArgs) -> Result<Figures, Failure> {
     let queue = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
     // Nobody opens the streams of the interactive tasks.
     let settings = format!("[stream]\nattach_timeout_ms = {}\n", DEADLINE.as_millis());
-    let rig = Rig::start(&[EngineSpec { queue, ..EngineSpec::new(POOL, SLOTS, 0) }], &settings).await?;
+    let (slots, interval_ms) = if args.waiting { (1, SLOW_MS) } else { (SLOTS, 0) };
+    let rig = Rig::start(&[EngineSpec { queue, ..EngineSpec::new(POOL, slots, interval_ms) }], &settings).await?;
+    if args.waiting {
+        drive(&rig.url, POOL, &[blocker(args)].into(), 1).await?;
+    }
     let before = rig.cpu_time()?;
     let answers = drive(&rig.url, POOL, &tasks, args.connections).await?;
-    rig.idle().await?;
+    if !args.waiting {
+        rig.idle().await?;
+    }
     let cpu = rig.cpu_time()?.saturating_sub(before);
     Ok(Figures::new(args, &tasks, &answers, warm_up(args), cpu))
+}
+
+/// Time from one token to the next of the task that all others wait for, in milliseconds.
+const SLOW_MS: u32 = 1_000;
+
+/// A task that occupies the only slot for longer than any load lasts.
+fn blocker(args: &AdmitArgs) -> Task {
+    Task {
+        at: Duration::ZERO,
+        id: task_id(&mut Rng::seed_from_u64(!args.seed)),
+        priority: Priority::Batch,
+        prompt_tokens: 8,
+        max_tokens: 1_000,
+        deadline: DEADLINE * 2,
+    }
 }
 
 /// Tasks that are not counted: those of a second, and enough to open every connection.
@@ -63,14 +85,13 @@ fn draw(args: &AdmitArgs) -> Vec<Task> {
 mod tests {
     use std::time::Duration;
 
-    use api_types::Priority;
-
-    use super::{draw, warm_up};
+    use super::{Priority, draw, warm_up};
     use crate::args::{AdmitArgs, Classes};
 
     #[test]
     fn tasks_come_evenly_and_classes_in_turn() {
-        let args = AdmitArgs { rate: 100, seconds: 2, priority: Classes::Both, connections: 4, seed: 1 };
+        let args =
+            AdmitArgs { rate: 100, seconds: 2, priority: Classes::Both, waiting: false, connections: 4, seed: 1 };
         let tasks = draw(&args);
         assert_eq!((warm_up(&args), tasks.len()), (100, 300));
         assert_eq!((tasks[1].at, tasks[299].at), (Duration::from_millis(10), Duration::from_millis(2_990)));

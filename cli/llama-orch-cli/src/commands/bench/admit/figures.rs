@@ -33,6 +33,8 @@ struct Settings {
     rate: u32,
     seconds: u32,
     priority: Classes,
+    /// Whether no task ran.
+    waiting: bool,
     connections: u32,
     seed: u64,
     /// Whether this is a debug build, whose figures mean little.
@@ -62,7 +64,7 @@ struct Latency {
 impl Figures {
     /// From all tasks and their answers, of which the first `warm_up` are not counted, and the processor time of all.
     pub(super) fn new(args: &AdmitArgs, tasks: &[Task], answers: &[Answer], warm_up: u32, cpu: Duration) -> Self {
-        let AdmitArgs { rate, seconds, priority, connections, seed } = *args;
+        let AdmitArgs { rate, seconds, priority, waiting, connections, seed } = *args;
         let counted: Vec<(&Task, &Answer)> = tasks.iter().zip(answers).skip(warm_up as usize).collect();
         let mut refused = BTreeMap::new();
         for (_, answer) in &counted {
@@ -72,7 +74,15 @@ impl Figures {
         }
         let classes = Priority::ALL.iter().map(|class| Class::new(*class, &counted));
         Self {
-            settings: Settings { rate, seconds, priority, connections, seed, debug_build: cfg!(debug_assertions) },
+            settings: Settings {
+                rate,
+                seconds,
+                priority,
+                waiting,
+                connections,
+                seed,
+                debug_build: cfg!(debug_assertions),
+            },
             classes: classes.filter(|class| class.admitted > 0).collect(),
             refused,
             achieved_per_s: achieved(&counted, Duration::from_secs(seconds.into())),
@@ -153,7 +163,7 @@ mod tests {
     /// A slow answer counts from the time its task was due, a refusal as a refusal, and the warm-up not at all.
     #[test]
     fn answers_count_from_their_tasks_times() {
-        let args = AdmitArgs { rate: 100, seconds: 2, priority: Classes::Batch, connections: 1, seed: 1 };
+        let args = AdmitArgs { rate: 100, seconds: 2, priority: Classes::Batch, waiting: false, connections: 1, seed: 1 };
         let tasks = draw(&args);
         let answer = |index: usize| {
             let (late_us, reply) = match index {
