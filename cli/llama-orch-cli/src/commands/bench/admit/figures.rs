@@ -163,7 +163,8 @@ mod tests {
     /// A slow answer counts from the time its task was due, a refusal as a refusal, and the warm-up not at all.
     #[test]
     fn answers_count_from_their_tasks_times() {
-        let args = AdmitArgs { rate: 100, seconds: 2, priority: Classes::Batch, waiting: false, connections: 1, seed: 1 };
+        let args =
+            AdmitArgs { rate: 100, seconds: 2, priority: Classes::Batch, waiting: false, connections: 1, seed: 1 };
         let tasks = draw(&args);
         let answer = |index: usize| {
             let (late_us, reply) = match index {
