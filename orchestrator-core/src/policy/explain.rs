@@ -144,7 +144,13 @@ fn engine_mismatch(input: &PlacementInput<'_>) -> Refusal {
 fn model_mismatch(input: &PlacementInput<'_>) -> Refusal {
     let job = input.job;
     let wanted = job.model_ref.trim();
-    if let Some(other) = input.pools.iter().find(|pool| pool.serves(wanted)) {
+    let serving = || input.pools.iter().filter(|pool| pool.serves(wanted));
+    if let Some(other) = serving().find(|pool| pool.engine == job.engine) {
+        let message =
+            format!("model `{}` is served by pool {} and not there; change placement", shown(wanted), other.id);
+        return Refusal::invalid(message);
+    }
+    if let Some(other) = serving().next() {
         let message = format!(
             "model `{}` is not served by engine {} but by {} (pool {}); change engine",
             shown(wanted),

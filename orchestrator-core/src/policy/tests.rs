@@ -94,6 +94,16 @@ fn refused(pools: &[PoolSnapshot], job: &JobSpec) -> (Reason, crate::Refusal) {
 
 type Change<T> = fn(&mut T);
 
+/// HME-032: whoever pins a pool that lacks the model is told which pool has it.
+#[test]
+fn a_wrong_pin_names_the_right_pool() {
+    let other = PoolSnapshot::new("b".into(), Engine::Llamacpp, &["other"]);
+    let job = JobSpec { placement: placed(PlacementMode::Pin, &["b"]), ..job() };
+    let (reason, refusal) = refused(&[pool("a"), other], &job);
+    assert_eq!((reason, refusal.kind), (Reason::PinnedPoolInfeasible, ErrorKind::InvalidParams));
+    assert!(refusal.message.ends_with("is served by pool a and not there; change placement"), "{refusal}");
+}
+
 /// ORCH-3901.2, OC-CORE-1016, LO-PLC-03, LO-PLC-05: each filter by itself, its name and its public code.
 #[test]
 fn each_filter_excludes_and_says_so() {
