@@ -135,14 +135,22 @@ fn report(what: &str, mut times: Vec<Duration>) {
     eprintln!("{what}: n={} p50={:?} p99={:?} max={:?}", times.len(), at(50), at(99), times.last());
 }
 
-/// ORCH-3016: what does not fit is refused by the engine's own count and reaches the client typed, never shortened.
+/// ORCH-3014, ORCH-3016: what does not fit is refused before it is queued, by the engine's own count, never shortened; what
+/// just fits is taken, and counted.
 #[tokio::test]
 async fn a_prompt_that_does_not_fit_is_refused() {
     let Some(engine) = engine() else { return };
     let daemon = daemon(&engine).await;
-    let events = daemon.run(&request(&"word ".repeat(6000), 8, 1)).await.rest().await;
-    let last = events.last().expect("frames");
-    assert_eq!((last.name.as_str(), &last.data["code"]), ("error", &json!("INVALID_PARAMS")), "{}", last.data);
+    let refused = daemon.post("/v1/tasks", &request(&"word ".repeat(6000), 8, 1)).await;
+    assert_eq!(refused.status(), 400);
+    let body: Value = refused.json().await.expect("JSON");
+    assert_eq!(body["code"], "INVALID_PARAMS");
+    assert!(body["message"].as_str().is_some_and(|message| message.contains("has 6002 tokens")), "{body}");
+    let fits = request(&"word ".repeat(300), 8, 1);
+    let events = daemon.run(&fits).await.rest().await;
+    assert_eq!((&events[0].data["tokens_in"], events.last().expect("frames").name.as_str()), (&json!(302), "end"));
+    let summary = daemon.json(&format!("/v1/tasks/{}", id(&fits))).await;
+    assert_eq!(summary["input_tokens"], json!({"tokens": 302, "source": "exact"}));
     assert!(!tokens(&daemon, &request("Still alive:", 2, 1)).await.is_empty());
 }
 
