@@ -20,6 +20,7 @@ use state_db::Receipt;
 
 use crate::alarms::Alarm;
 use crate::app::{App, stopping};
+use crate::history;
 use crate::journal;
 use crate::narrate;
 use crate::task::{Caller, CancelReason, Ending, NewTask, Task};
@@ -117,7 +118,7 @@ impl App {
         if request.priority == Priority::Interactive {
             return Ok(None);
         }
-        let stored = self.db.task(request.task_id).await.map_err(|error| unreadable(&error))?;
+        let stored = self.db.task(request.task_id).await.map_err(|error| history::unreadable(&error))?;
         stored.map(|stored| journal::answer_again(&stored, request).map(Admitted::Earlier)).transpose()
     }
 
@@ -391,11 +392,4 @@ async fn in_journal(task: Arc<Task>) -> Result<Admitted, ErrorEnvelope> {
     let message =
         "the task could not be journaled and was not taken; the operator must look at the log and at server.data_dir";
     Err(ErrorEnvelope::new(ErrorKind::Internal, message))
-}
-
-fn unreadable(error: &state_db::ReadError) -> ErrorEnvelope {
-    ErrorEnvelope::new(
-        ErrorKind::Internal,
-        format!("the task history cannot be read: {error}; the operator must look at server.data_dir"),
-    )
 }

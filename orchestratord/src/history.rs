@@ -101,7 +101,8 @@ fn read_cursor(cursor: &str) -> Result<(i64, TaskId), ErrorEnvelope> {
     })
 }
 
-fn unreadable(error: &ReadError) -> ErrorEnvelope {
+/// `state.db` does not answer.
+pub fn unreadable(error: &ReadError) -> ErrorEnvelope {
     ErrorEnvelope::new(
         ErrorKind::Internal,
         format!("the task history cannot be read: {error}; the operator must look at server.data_dir"),

@@ -273,26 +273,29 @@ pub fn runner_failed(task: &Task) {
 
 /// A task with no engine in sight.
 fn of_task<'a>(task: &'a Task, pool_id: &'a PoolId, narration: Narration<'a>) -> Narration<'a> {
-    let born = task.born();
-    Narration {
-        correlation_id: Some(&born.caller.correlation_id),
-        job_id: Some(&born.request.task_id),
-        session_id: Some(&born.request.session_id),
+    let request = task.request();
+    let placed = Narration {
         target: Some(pool_id),
         pool_id: Some(pool_id),
-        engine: Some(born.request.engine.as_str()),
-        model_id: Some(&born.request.model_ref),
+        engine: Some(request.engine.as_str()),
+        model_id: Some(&request.model_ref),
         ..narration
-    }
+    };
+    with_ids(task, placed)
 }
 
 fn about_task<'a>(task: &'a Task, pool: &'a Pool, replica: &'a ReplicaId, narration: Narration<'a>) -> Narration<'a> {
+    with_ids(task, about_pool(pool, replica, narration))
+}
+
+/// The ids under which a task's lines are found.
+fn with_ids<'a>(task: &'a Task, narration: Narration<'a>) -> Narration<'a> {
     let born = task.born();
     Narration {
         correlation_id: Some(&born.caller.correlation_id),
         job_id: Some(&born.request.task_id),
         session_id: Some(&born.request.session_id),
-        ..about_pool(pool, replica, narration)
+        ..narration
     }
 }
 

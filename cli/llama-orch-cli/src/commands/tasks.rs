@@ -51,7 +51,7 @@ fn filters(args: TasksArgs) -> TaskQuery {
 }
 
 /// The newest `limit` tasks, page by page.
-async fn gather(client: &Client, mut query: TaskQuery, limit: u32) -> Result<TaskList, Failure> {
+pub(super) async fn gather(client: &Client, mut query: TaskQuery, limit: u32) -> Result<TaskList, Failure> {
     let mut missing = limit;
     let mut list = TaskList { tasks: Vec::new(), next_cursor: None };
     loop {

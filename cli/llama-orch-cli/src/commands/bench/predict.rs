@@ -23,13 +23,12 @@ use super::open_loop::drive;
 use super::rig::{EngineSpec, Rig};
 use super::task::Task;
 use crate::args::PredictArgs;
+use crate::commands::tasks::gather;
 use crate::failure::Failure;
 
 const POOL: &str = "bench-predict";
 /// Admissions take next to no time, so a few connections do.
 const CONNECTIONS: u32 = 8;
-/// Tasks the server gives in one answer at most.
-const PAGE: u32 = 1000;
 /// Nobody opens the streams of the interactive tasks, and no record may be gone before it was read.
 const SETTINGS: &str = "[stream]\nattach_timeout_ms = 3600000\n[history]\nmax_tasks = 0\n";
 
@@ -70,18 +69,10 @@ fn engine(args: &PredictArgs) -> EngineSpec {
     }
 }
 
-/// Every task the server knows, page by page.
+/// Every task the server knows.
 async fn summaries(client: &Client) -> Result<HashMap<TaskId, TaskSummary>, Failure> {
-    let mut query = TaskQuery { limit: Some(PAGE), ..TaskQuery::default() };
-    let mut all = HashMap::new();
-    loop {
-        let page = client.list_tasks(&query).await?;
-        all.extend(page.tasks.into_iter().map(|task| (task.task_id, task)));
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            return Ok(all);
-        }
-    }
+    let list = gather(client, TaskQuery::default(), u32::MAX).await?;
+    Ok(list.tasks.into_iter().map(|task| (task.task_id, task)).collect())
 }
 
 fn lines(records: &[Record], warm_up: u32) -> Result<String, Failure> {
