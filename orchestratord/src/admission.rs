@@ -211,7 +211,8 @@ impl App {
         let decision = &admission.decision;
         self.metrics.decided(true, decision.pinned, decision.fallback_used, decision.candidates_considered);
         let granted = Granted { admission: &admission, input, turn, budgets };
-        let task = Arc::new(Task::new(self.born(request, caller, &granted, now_ms)));
+        let born = self.born(request, caller, &granted, now_ms);
+        let task = Arc::new(Task::new(born, self.config.stream.max_bytes));
         self.write_started(&task);
         // Still under the scheduler's lock: whoever dispatches the task next finds it in the store, and the journal has its
         // entries in the order of admission.
@@ -338,7 +339,7 @@ impl App {
     pub fn recover(self: &Arc<Self>, entry: journal::Entry, admitted_at_ms: i64) {
         let now_ms = self.clock.now_ms();
         let left_ms = admitted_at_ms.saturating_add(entry.request.deadline_ms) - self.clock.unix_ms(now_ms);
-        let task = Arc::new(Task::new(NewTask {
+        let born = NewTask {
             caller: Caller { correlation_id: entry.correlation_id, identity: auth_min::Identity::Localhost },
             seed: entry.seed,
             admission: entry.admission,
@@ -353,7 +354,8 @@ impl App {
             deadline_at_ms: now_ms.saturating_add_signed(left_ms),
             recovered: true,
             request: entry.request,
-        }));
+        };
+        let task = Arc::new(Task::new(born, self.config.stream.max_bytes));
         self.tasks.insert(Arc::clone(&task));
         let request = task.request();
         let bytes = guard::input_bytes(request);

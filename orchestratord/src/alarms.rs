@@ -18,10 +18,12 @@ pub enum Alarm {
     Unattended,
     /// The last reader went away and has not come back.
     Abandoned,
+    /// Readers of a waiting task are told how things stand.
+    Report,
 }
 
 impl Alarm {
-    const ALL: [Self; 3] = [Self::Deadline, Self::Unattended, Self::Abandoned];
+    const ALL: [Self; 4] = [Self::Deadline, Self::Unattended, Self::Abandoned, Self::Report];
 }
 
 /// Pending alarms, at most one of each kind per task.

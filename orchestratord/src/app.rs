@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_host::AdapterHost;
+use api_types::sse::{EventName, MetricsFrame, Phase};
 use api_types::{ErrorEnvelope, ErrorKind, MoveReason, PoolId, Priority, TaskId, TaskState};
 use auth_min::Identity;
 use config_schema::Config;
@@ -22,6 +23,13 @@ use crate::pools::{Pools, rate_limit};
 use crate::runner;
 use crate::store::TaskStore;
 use crate::task::{CancelReason, EndedTask, Ending, Task};
+use crate::wire::{int, long};
+
+/// A long wait is reported less often than a short one: about so many times, as far as it can be foreseen.
+const REPORTS_PER_WAIT: u64 = 8;
+/// Bounds of the time between two reports, in milliseconds; `stream.metrics_interval_ms` lies between them or wins.
+const SHORTEST_REPORT_GAP_MS: u64 = 50;
+const LONGEST_REPORT_GAP_MS: u64 = 10_000;
 
 /// The daemon's state. Locks are short and never held together, but for those of throttle, sessions and scheduler, which an
 /// admission takes in this order.
@@ -176,6 +184,7 @@ impl App {
                 let at_ms = self.clock.unix_ms(self.clock.now_ms());
                 task.moved_to(pool_id.clone(), MoveReason::WorkerLost, at_ms);
                 narrate::tried_again(task, &pool_id);
+                self.reader_came(task);
                 self.dispatch();
                 true
             }
@@ -255,6 +264,35 @@ impl App {
     /// Somebody follows the task's stream.
     pub fn reader_came(&self, task: &Task) {
         self.alarms.clear_attendance(task.id());
+        if task.state() == TaskState::Queued {
+            self.alarms.set(task.id(), Alarm::Report, self.clock.now_ms() + self.config.stream.metrics_interval_ms);
+        }
+    }
+
+    /// Tells the readers of a waiting task how things stand, again and again until it is handed to an engine.
+    fn report(&self, task: &Task) {
+        let now_ms = self.clock.now_ms();
+        let outlook = self.scheduler().outlook(task.id(), now_ms);
+        let Some(outlook) = outlook.filter(|outlook| outlook.state == TaskState::Queued) else { return };
+        if task.transcript().readers() == 0 {
+            return;
+        }
+        let pool = self.pools.scheduled(&task.pool_id());
+        let frame = MetricsFrame {
+            queue_depth: self.queue_depth(&pool.id),
+            on_time_probability: outlook.on_time_probability,
+            phase: Some(if pool.is_loading() { Phase::Loading } else { Phase::Queued }),
+            queue_position: Some(int(outlook.queue_position)),
+            predicted_start_ms: Some(long(outlook.predicted_start_ms)),
+            ..MetricsFrame::default()
+        };
+        if !task.transcript().write().passing(EventName::Metrics, &frame) {
+            pool.first().series().dropped_frame(EventName::Metrics);
+        }
+        let interval_ms = self.config.stream.metrics_interval_ms.max(SHORTEST_REPORT_GAP_MS);
+        let gap_ms =
+            (outlook.predicted_start_ms / REPORTS_PER_WAIT).clamp(interval_ms, interval_ms.max(LONGEST_REPORT_GAP_MS));
+        self.alarms.set(task.id(), Alarm::Report, now_ms + gap_ms);
     }
 
     /// Somebody has stopped following the task's stream before its end. Batch tasks run without a reader.
@@ -277,6 +315,7 @@ impl App {
         let Some(task) = self.tasks.get(id) else { return };
         let unattended = task.transcript().readers() == 0;
         match alarm {
+            Alarm::Report => self.report(&task),
             Alarm::Unattended if unattended => self.cancel(&task, CancelReason::Unattended),
             Alarm::Abandoned if unattended => self.cancel(&task, CancelReason::Disconnect),
             Alarm::Unattended | Alarm::Abandoned => {}

@@ -18,6 +18,5 @@ pub mod pools;
 pub mod runner;
 pub mod store;
 pub mod task;
-pub mod transcript;
 pub mod unsupported;
 mod wire;

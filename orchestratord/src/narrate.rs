@@ -177,6 +177,16 @@ pub fn dispatched(task: &Task, pool: &Pool, replica: &Replica, queue_time_ms: u6
     );
 }
 
+/// A reader was so slow that what it should read next is not kept any more.
+pub fn reader_cut(task: &Task) {
+    let pool_id = task.pool_id();
+    let human = "ends a stream whose reader has fallen behind what is kept; it may resume from what still is";
+    narrate(
+        Level::INFO,
+        &of_task(task, &pool_id, Narration::new(Actor::Orchestratord, "reader_cut", format_args!("{human}"))),
+    );
+}
+
 /// A task has ended (ORCH-3027).
 pub fn ended(task: &Task, ending: &Ending, ended: &EndedTask) {
     let born = task.born();

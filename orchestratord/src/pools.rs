@@ -201,6 +201,11 @@ impl Pool {
         self.replicas.iter().any(|replica| replica.is_ready())
     }
 
+    /// Whether its engine is up and still loads its model.
+    pub fn is_loading(&self) -> bool {
+        !self.is_ready() && self.replicas.iter().any(|replica| replica.known().live)
+    }
+
     /// What its engines told about themselves, once one has.
     pub fn props(&self) -> Option<WorkerProps> {
         self.first().known().props.clone()

@@ -3,24 +3,25 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adapter_api::{Finish, Job, Progress, StreamState, TokenEvent};
 use adapter_host::{HostError, HostedStream};
 use api_types::sse::{EventName, MetricsFrame, Phase, TokenFrame};
 use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind, PolicyLabel};
+use config_schema::Stream as StreamConfig;
 use orchestrator_core::Refusal;
 use orchestrator_core::scheduler::Dispatch;
 use orchestrator_core::session::Home;
 use tokio::time::{Instant, Sleep, sleep_until};
+use transcript::Writer;
 
 use crate::app::App;
 use crate::clock::after;
 use crate::narrate;
 use crate::pools::{self, Pool, Replica};
 use crate::task::{Ending, Task};
-use crate::transcript::Writer;
 use crate::wire::{int, long};
 
 /// Starts a dispatched task on its own runtime. What the stream says of it is written before this returns, so that a task
@@ -129,13 +130,17 @@ impl Run<'_> {
     }
 
     async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Over {
-        let metrics_due = Instant::now() + self.app.config.stream.metrics_interval();
-        let mut pass = Pass { finish: None, metrics_due, just_streamed: false, was_home: self.is_home() };
+        let mut pass = Pass::new(&self.app.config.stream, self.is_home());
         loop {
             let state = tokio::select! {
                 biased;
                 state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => state,
+                // Nothing was asked of the engine, so nothing is known of it.
                 late = watch.expired() => match self.allow_more(late) {
+                    _ if late == Late::Idle && pass.is_full => {
+                        watch.touch();
+                        continue;
+                    }
                     Some(more) => {
                         watch.allow(more);
                         continue;
@@ -174,18 +179,24 @@ impl Run<'_> {
         (more_ms > 0).then(|| Duration::from_millis(more_ms))
     }
 
-    /// One read of the engine's stream: all its events go into the transcript under one lock and wake the readers once.
+    /// One read of the engine's stream: all its events go into the transcript under one lock and wake the readers once. A
+    /// full transcript keeps the next read waiting, and so, by and by, the engine.
     fn poll_stream(
         &self,
         stream: &mut HostedStream,
         pass: &mut Pass,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StreamState, HostError>> {
+        if pass.is_full {
+            ready!(self.task.transcript().poll_room(cx));
+        }
         let mut writer = None;
-        stream.poll_events(cx, &mut |event| {
+        let state = stream.poll_events(cx, &mut |event| {
             let writer = writer.get_or_insert_with(|| self.task.transcript().write());
             self.take(&event, writer, pass);
-        })
+        });
+        pass.is_full = writer.is_some_and(|mut writer| writer.is_full());
+        state
     }
 
     fn take(&self, event: &TokenEvent<'_>, writer: &mut Writer<'_>, pass: &mut Pass) {
@@ -220,6 +231,7 @@ impl Run<'_> {
             self.task.generated(tokens_out);
         }
         let now = Instant::now();
+        self.narrate_progress(writer, pass, now);
         if now < pass.metrics_due {
             return;
         }
@@ -242,6 +254,20 @@ impl Run<'_> {
             ..MetricsFrame::default()
         };
         self.droppable(writer, EventName::Metrics, &frame);
+    }
+
+    /// LO-SSE-05: a sentence now and then, for operators who ask for it.
+    fn narrate_progress(&self, writer: &mut Writer<'_>, pass: &mut Pass, now: Instant) {
+        let Some(period) = self.app.config.stream.narration_period().filter(|_| self.app.config.stream.narration)
+        else {
+            return;
+        };
+        if now < pass.narration_due {
+            return;
+        }
+        pass.narration_due = now + period;
+        let human = format!("pool {} has sent {} pieces of the answer", self.pool.id, writer.tokens());
+        self.droppable(writer, EventName::Narration, &self.task.narration("progress", &self.pool.id, human));
     }
 
     fn on_time_probability(&self) -> f64 {
@@ -333,10 +359,27 @@ impl Run<'_> {
 struct Pass {
     finish: Option<Finish>,
     metrics_due: Instant,
+    narration_due: Instant,
+    /// The transcript has no room; the engine is not read meanwhile.
+    is_full: bool,
     /// The first token came and nothing but the stream knows of it yet.
     just_streamed: bool,
     /// Whether the replica held the session's prefix before this task.
     was_home: bool,
+}
+
+impl Pass {
+    fn new(config: &StreamConfig, was_home: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            finish: None,
+            metrics_due: now + config.metrics_interval(),
+            narration_due: now + config.narration_period().unwrap_or_default(),
+            is_full: false,
+            just_streamed: false,
+            was_home,
+        }
+    }
 }
 
 fn result_frame(index: u32, embedding: Option<Vec<f32>>, score: Option<f32>) -> TokenFrame {

@@ -1,63 +1,28 @@
 //! One task: what was asked, where it is in its life, and its stream.
 
+mod born;
+mod ending;
+mod life;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adapter_api::Usage;
-use api_types::sse::{EndFrame, ErrorFrame, EventName, FinishReason, NarrationFrame};
+use api_types::sse::{EndFrame, EventName, NarrationFrame};
 use api_types::{
-    AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, MoveReason, PlacementMove, PlacementRecord, PoolId,
-    Priority, ReplicaId, SessionId, TaskId, TaskRequest, TaskState, TaskSummary,
+    MoveReason, PlacementMove, PoolId, Priority, ReplicaId, SessionId, TaskId, TaskRequest, TaskState, TaskSummary,
 };
-use auth_min::Identity;
 use orchestrator_core::scheduler::{Dispatch, Outcome};
-use orchestrator_core::task::{End, TaskEvent, next};
+use orchestrator_core::task::{End, TaskEvent};
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
+use transcript::Transcript;
 
 use crate::clock::Clock;
-use crate::transcript::Transcript;
 use crate::wire::{int, long};
 
-/// Who sent a request.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// The id under which log lines are found; the client's, or a fresh one.
-    pub correlation_id: Arc<str>,
-    /// Who calls, as logs may show it.
-    pub identity: Identity,
-}
-
-/// What a task is born with.
-pub struct NewTask {
-    /// The client's request.
-    pub request: Arc<TaskRequest>,
-    /// Who submitted it, and the id under which its log lines are found.
-    pub caller: Caller,
-    /// Seed in force.
-    pub seed: u32,
-    /// The answer to its admission, given again for a safe retry.
-    pub admission: AdmissionResponse,
-    /// Why its pool was chosen.
-    pub placement: PlacementRecord,
-    /// The pool.
-    pub pool_id: PoolId,
-    /// Probability, as estimated then, that it ends before its deadline.
-    pub on_time_probability: f64,
-    /// Length of its input.
-    pub input_tokens: Option<InputTokens>,
-    /// Decode time reserved for it, in milliseconds; `None` when its session has no time budget.
-    pub decode_allowance_ms: Option<u64>,
-    /// Tokens its session had used; `None` without budgets.
-    pub tokens_used: Option<u64>,
-    /// Monotonic time of its admission to this life of the daemon.
-    pub admitted_ms: u64,
-    /// Wall time of its admission, in milliseconds since the Unix epoch.
-    pub admitted_at_ms: i64,
-    /// Monotonic time at which it must have ended.
-    pub deadline_at_ms: u64,
-    /// Whether it was admitted to an earlier life of the daemon.
-    pub recovered: bool,
-}
+pub use born::{Caller, NewTask};
+pub use ending::{CancelReason, EndedTask, Ending};
+use ending::{end_frame, error_frame};
+use life::Life;
 
 /// A task the daemon knows. Its runner, its readers and whoever cancels it share it.
 pub struct Task {
@@ -72,138 +37,14 @@ pub struct Task {
     life: Mutex<Life>,
 }
 
-#[derive(Debug)]
-struct Life {
-    state: TaskState,
-    /// The state it ended from, once it has.
-    ended_from: Option<TaskState>,
-    pool_id: PoolId,
-    replica_id: Option<ReplicaId>,
-    engine_version: Option<Arc<str>>,
-    dispatched_ms: Option<u64>,
-    attempts: u32,
-    moves: Vec<PlacementMove>,
-    first_token_ms: Option<u64>,
-    ended_ms: Option<u64>,
-    tokens_in: Option<u32>,
-    tokens_out: Option<u32>,
-    error: Option<ErrorEnvelope>,
-}
-
-/// Identifiers of events that one life of the daemon has to itself.
-const IDS_PER_LIFE: u32 = 1_000_000;
-/// Most lives that are told apart.
-const MOST_LIVES: u64 = 4_000;
-
-/// How a task ends, with what its last frame says.
-#[derive(Debug, Clone)]
-pub enum Ending {
-    /// The engine said that it was done.
-    Completed {
-        /// Why it stopped.
-        reason: FinishReason,
-        /// What it counted.
-        usage: Usage,
-    },
-    /// Canceled; the stream closes with the counts so far.
-    Canceled {
-        /// By whom, or why.
-        why: CancelReason,
-    },
-    /// Failed with a typed error; `Expired` when the code is `DEADLINE_UNMET`.
-    Failed(ErrorEnvelope),
-}
-
-/// Why a task was canceled; the `reason` label of `tasks_canceled_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CancelReason {
-    /// `POST /v1/tasks/{id}/cancel`.
-    Client,
-    /// The last reader went away.
-    Disconnect,
-    /// Nobody opened the stream in time.
-    Unattended,
-    /// It could not be journaled, so its client was told that it was not taken.
-    NotJournaled,
-}
-
-impl CancelReason {
-    /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Client, Self::Disconnect, Self::Unattended, Self::NotJournaled];
-
-    /// The word in metrics and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Disconnect => "disconnect",
-            Self::Unattended => "unattended",
-            Self::NotJournaled => "not_journaled",
-        }
-    }
-
-    /// What happened, for people.
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::Client => "canceled the task as the client asked",
-            Self::Disconnect => "canceled the task because its reader went away",
-            Self::Unattended => "canceled the task because nobody opened its stream",
-            Self::NotJournaled => "canceled the task because it could not be journaled",
-        }
-    }
-}
-
-/// The numbers of a task that has just ended, for metrics, logs and estimates. Times are milliseconds.
-#[derive(Debug, Clone)]
-pub struct EndedTask {
-    /// The state it ended in.
-    pub state: TaskState,
-    /// The pool it was on.
-    pub pool_id: PoolId,
-    /// The replica that ran it; `None` when it never ran.
-    pub replica_id: Option<ReplicaId>,
-    /// The engine's version, when known.
-    pub engine_version: Option<Arc<str>>,
-    /// Time it waited.
-    pub queue_time_ms: u64,
-    /// Time from dispatch to the first token; `None` without one.
-    pub first_token_ms: Option<u64>,
-    /// Time from the first token to the end.
-    pub decode_time_ms: u64,
-    /// Prompt tokens by the engine's count.
-    pub tokens_in: Option<u32>,
-    /// Generated tokens by the engine's count.
-    pub tokens_out: Option<u32>,
-}
-
 impl Task {
-    /// A queued task whose runner will live on the current runtime.
+    /// A queued task whose runner will live on the current runtime, and whose stream keeps about `stream_limit` bytes.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(born: NewTask) -> Self {
-        let life = Life {
-            state: TaskState::Queued,
-            ended_from: None,
-            pool_id: born.pool_id.clone(),
-            replica_id: None,
-            engine_version: None,
-            dispatched_ms: None,
-            attempts: 0,
-            moves: Vec::new(),
-            first_token_ms: None,
-            ended_ms: None,
-            tokens_in: None,
-            tokens_out: None,
-            error: None,
-        };
-        let transcript = if born.recovered {
-            // No id of an earlier life may mean something else in this one; one life lasts longer than a second.
-            let age_ms = (long(born.deadline_at_ms) - long(born.admitted_ms) - born.request.deadline_ms).unsigned_abs();
-            let life = int((age_ms / 1000 + 1).min(MOST_LIVES)).unsigned_abs();
-            Transcript::starting_at(life * IDS_PER_LIFE)
-        } else {
-            Transcript::default()
-        };
+    pub fn new(born: NewTask, stream_limit: usize) -> Self {
+        let life = Life::queued(born.pool_id.clone());
+        let transcript = Transcript::new(stream_limit, born.first_event_id());
         let durable = SetOnce::new_with(born.recovered.then_some(true));
         Self {
             born,
@@ -501,80 +342,5 @@ impl Task {
 
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Life {
-    fn go_to(&mut self, pool_id: PoolId, reason: MoveReason, at_ms: i64) {
-        if self.pool_id != pool_id {
-            let from = self.pool_id.to_string();
-            self.moves.push(PlacementMove { at_ms, from, to: pool_id.to_string(), reason });
-            self.pool_id = pool_id;
-        }
-    }
-
-    fn advance(&mut self, event: TaskEvent) -> bool {
-        match next(self.state, event) {
-            Ok(state) => {
-                self.state = state;
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    fn numbers(&self, admitted_ms: u64, ended_ms: u64) -> EndedTask {
-        let dispatched_ms = self.dispatched_ms.unwrap_or(ended_ms);
-        EndedTask {
-            state: self.state,
-            pool_id: self.pool_id.clone(),
-            replica_id: self.replica_id.clone(),
-            engine_version: self.engine_version.clone(),
-            queue_time_ms: dispatched_ms.saturating_sub(admitted_ms),
-            first_token_ms: self.first_token_ms.map(|first| first.saturating_sub(dispatched_ms)),
-            decode_time_ms: self.first_token_ms.map_or(0, |first| ended_ms.saturating_sub(first)),
-            tokens_in: self.tokens_in,
-            tokens_out: self.tokens_out,
-        }
-    }
-}
-
-impl Ending {
-    /// Failed with the code's own `retriable` value.
-    pub fn failed(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self::Failed(ErrorEnvelope::new(kind, message))
-    }
-
-    fn kind(&self) -> End {
-        match self {
-            Self::Completed { .. } => End::Completed,
-            Self::Canceled { .. } => End::Canceled,
-            Self::Failed(error) if error.code == ErrorKind::DeadlineUnmet => End::Expired,
-            Self::Failed(_) => End::Failed,
-        }
-    }
-}
-
-fn end_frame(ended: &EndedTask) -> EndFrame {
-    let decode_time_ms = long(ended.decode_time_ms);
-    EndFrame {
-        // The contract wants a number; an engine that does not count has generated 0 as far as anybody knows.
-        tokens_out: ended.tokens_out.map_or(0, int),
-        decode_time_ms,
-        decode_ms: decode_time_ms,
-        canceled: None,
-        tokens_in: ended.tokens_in.map(int),
-        finish_reason: None,
-    }
-}
-
-fn error_frame(error: &ErrorEnvelope) -> ErrorFrame {
-    ErrorFrame {
-        code: error.code,
-        message: error.message.clone(),
-        retriable: error.retriable.unwrap_or_else(|| error.code.retriable()),
-        retry_after_ms: error.retry_after_ms,
-        engine: error.engine,
-        policy_label: error.policy_label,
     }
 }

@@ -12,13 +12,9 @@ pub fn refused(config: &Config) -> Vec<&'static str> {
 
 /// Settings that have no effect and do no harm.
 pub fn ignored(config: &Config) -> Vec<&'static str> {
-    let stream = &config.stream;
     let on_demand = config.pools.iter().any(|pool| pool.activation == Activation::OnDemand);
     let wishes = [
         (!config.server.cors_origins.is_empty(), "server.cors_origins"),
-        (stream.microbatch_ms > 0, "stream.microbatch_ms"),
-        (stream.heartbeat_ms > 0, "stream.heartbeat_ms"),
-        (stream.narration_period_ms > 0, "stream.narration_period_ms"),
         (on_demand, "pools.activation = \"on_demand\""),
     ];
     named(&wishes)

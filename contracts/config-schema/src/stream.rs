@@ -25,7 +25,11 @@ pub struct Stream {
     pub attach_timeout_ms: u64,
     /// Time a finished task can be replayed from memory, in milliseconds.
     pub retain_ms: u64,
-    /// Smallest gap between `metrics` frames of one stream while tokens flow, in milliseconds.
+    /// Bytes of one stream kept in memory at most, about 64 for a token. Beyond it the engine is read only as fast as the
+    /// foremost reader reads, and the stream can be resumed only from what is still kept.
+    #[schemars(range(min = 65536))]
+    pub max_bytes: usize,
+    /// Smallest gap between `metrics` frames of one stream, in milliseconds.
     pub metrics_interval_ms: u64,
     /// Whether start, cancel and end send a `narration` frame. Environment: ORCHD_SSE_LOGS_ENABLED.
     pub narration: bool,
@@ -43,6 +47,7 @@ impl Default for Stream {
             disconnect_grace_ms: 0,
             attach_timeout_ms: 30_000,
             retain_ms: 600_000,
+            max_bytes: 8 << 20,
             metrics_interval_ms: 1_000,
             narration: true,
             narration_period_ms: 0,
@@ -53,6 +58,8 @@ impl Default for Stream {
 impl Stream {
     /// Longest `microbatch_ms`.
     pub const MICROBATCH_MAX_MS: u64 = 50;
+    /// Smallest `max_bytes`.
+    pub const MAX_BYTES_MIN: usize = 64 << 10;
 
     /// Time in which tokens are gathered into one write; `None` when off.
     #[must_use]
@@ -84,7 +91,7 @@ impl Stream {
         Duration::from_millis(self.retain_ms)
     }
 
-    /// Smallest gap between `metrics` frames of one stream while tokens flow.
+    /// Smallest gap between `metrics` frames of one stream.
     #[must_use]
     pub fn metrics_interval(&self) -> Duration {
         Duration::from_millis(self.metrics_interval_ms)

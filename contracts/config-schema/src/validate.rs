@@ -55,6 +55,9 @@ fn stream(stream: &Stream, findings: &mut Findings) {
     if stream.microbatch_ms > Stream::MICROBATCH_MAX_MS {
         findings.problem("stream.microbatch_ms", format!("at most {}, or tokens stall", Stream::MICROBATCH_MAX_MS));
     }
+    if stream.max_bytes < Stream::MAX_BYTES_MIN {
+        findings.problem("stream.max_bytes", format!("at least {}, or no client could resume", Stream::MAX_BYTES_MIN));
+    }
 }
 
 fn admission(admission: &AdmissionPolicy, findings: &mut Findings) {

@@ -1,26 +1,35 @@
 //! A task's stream as a response body.
 
+mod pace;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use api_types::{ErrorEnvelope, ErrorKind};
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Version};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use transcript::{Behind, Forgotten, Reader};
 
+use self::pace::Pace;
 use super::respond;
 use crate::app::App;
+use crate::narrate;
 use crate::task::Task;
-use crate::transcript::Reader;
 
 /// A response that follows a task's stream, from the event after `after` on.
 pub(super) fn response(app: &Arc<App>, task: &Arc<Task>, after: Option<u32>, version: Version) -> Response {
-    let reader = task.transcript().reader(after);
+    let reader = match task.transcript().reader(after) {
+        Ok(reader) => reader,
+        Err(forgotten) => return respond::error(gone(forgotten)),
+    };
     app.reader_came(task);
-    let body = StreamBody { reader: Some(reader), app: Arc::clone(app), task: Arc::clone(task) };
+    let pace = Pace::new(&app.config.stream).map(Box::new);
+    let body = StreamBody { reader: Some(reader), pace, app: Arc::clone(app), task: Arc::clone(task) };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -35,23 +44,40 @@ pub(super) fn response(app: &Arc<App>, task: &Arc<Task>, after: Option<u32>, ver
     response
 }
 
+fn gone(forgotten: Forgotten) -> ErrorEnvelope {
+    let before = forgotten.first_kept;
+    let message = format!(
+        "the stream's events before {before} are no longer kept (stream.max_bytes); resume with Last-Event-ID: {} or later",
+        before.saturating_sub(1)
+    );
+    ErrorEnvelope::new(ErrorKind::NotFound, message)
+}
+
 /// Follows the transcript; when the connection goes away before the end, the application hears of it.
 struct StreamBody {
     /// `None` only while it is being dropped.
     reader: Option<Reader>,
+    /// Only where the configuration asks for timers.
+    pace: Option<Box<Pace>>,
     app: Arc<App>,
     task: Arc<Task>,
 }
 
 impl HttpBody for StreamBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Behind;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut self.reader {
-            Some(reader) => reader.poll_read(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
-            None => Poll::Ready(None),
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Behind>>> {
+        let this = &mut *self;
+        let Some(reader) = &mut this.reader else { return Poll::Ready(None) };
+        let read = match &mut this.pace {
+            None => reader.poll_read(cx),
+            Some(pace) => pace.poll_read(reader, cx),
+        };
+        if let Poll::Ready(Some(Err(Behind))) = read {
+            narrate::reader_cut(&this.task);
         }
+        read.map(|piece| piece.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -344,11 +344,12 @@ pub(crate) struct Event {
 pub(crate) struct Stream {
     response: reqwest::Response,
     buffer: String,
+    reads: usize,
 }
 
 impl Stream {
     fn new(response: reqwest::Response) -> Self {
-        Self { response, buffer: String::new() }
+        Self { response, buffer: String::new(), reads: 0 }
     }
 
     pub(crate) fn status(&self) -> u16 {
@@ -359,6 +360,11 @@ impl Stream {
         self.response.headers().get(name)?.to_str().ok()
     }
 
+    /// How many pieces it came in so far.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads
+    }
+
     /// The next event, `None` at the end of the body.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
@@ -367,6 +373,7 @@ impl Stream {
                 return Some(parse(&raw));
             }
             let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on");
+            self.reads += 1;
             match chunk.expect("the body is whole") {
                 Some(bytes) => self.buffer.push_str(std::str::from_utf8(&bytes).expect("frames are sent whole")),
                 None => {

@@ -10,6 +10,7 @@ mod faults;
 mod harness;
 mod history;
 mod journal;
+mod liveness;
 mod placement;
 mod queue;
 mod real_engine;

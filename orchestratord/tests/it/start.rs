@@ -34,8 +34,10 @@ async fn what_would_not_hold_is_refused() {
     let (code, said) = refused(&tls, &[]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("server.tls_cert"), "{said}");
-    let daemon = Daemon::start(&config("http://127.0.0.1:9", "[stream]\nheartbeat_ms = 100")).await;
-    eventually("the log warns", || daemon.log().contains("stream.heartbeat_ms has no effect").then_some(())).await;
+    let cors =
+        config("http://127.0.0.1:9", "").replace("[server]", "[server]\ncors_origins = [\"https://ui.example.org\"]");
+    let daemon = Daemon::start(&cors).await;
+    eventually("the log warns", || daemon.log().contains("server.cors_origins has no effect").then_some(())).await;
 }
 
 /// A port in use is said so, with what to do.

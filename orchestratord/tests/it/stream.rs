@@ -39,6 +39,38 @@ async fn a_task_streams_in_order_with_ids() {
     assert!(end["tokens_in"].as_u64() > Some(0) && end.get("canceled").is_none());
 }
 
+/// DESIGN section 8: a client that loses its connection 50 times in 5,000 tokens and resumes each time gets, byte for byte,
+/// what an undisturbed reader gets.
+#[tokio::test]
+async fn a_client_may_lose_its_connection_over_and_over() {
+    const DROPS: u32 = 50;
+    let engine = start_engine(&["--token-interval-ms", "0.2"]);
+    let daemon = Daemon::before(&engine, "[stream]\ndisconnect_grace_ms = 60000\nmetrics_interval_ms = 20").await;
+    let task = with(task("A long story.", 5000), "ctx", json!(8192));
+    let mut undisturbed = daemon.run(&task).await;
+    let whole = async {
+        let events = undisturbed.rest().await;
+        events.into_iter().map(|event| event.raw).collect::<String>()
+    };
+    let pieces = async {
+        let (mut seen, mut last) = (String::new(), None);
+        for drop in 0..=DROPS {
+            let mut stream = daemon.follow(id(&task), last).await;
+            // Between 0 and 187 frames, then in the middle of whatever is on its way.
+            let frames = if drop == DROPS { usize::MAX } else { (drop as usize * 37) % 188 };
+            for _ in 0..frames {
+                let Some(event) = stream.next().await else { break };
+                seen.push_str(&event.raw);
+                last = Some(event.id);
+            }
+        }
+        seen
+    };
+    let (whole, pieces) = tokio::join!(whole, pieces);
+    assert_eq!(whole.matches("event: token").count(), 5000);
+    assert!(whole == pieces, "{} and {} bytes", whole.len(), pieces.len());
+}
+
 /// LO-API-10, LO-DET-02: two live readers, a late one and one that resumes get the same bytes.
 #[tokio::test]
 async fn every_reader_gets_the_same_bytes() {

@@ -9,12 +9,12 @@ use serde::Serialize;
 const TOKEN_FRAME_OVERHEAD: usize = 96;
 
 /// An upper bound of the size of a token frame. A control character takes six bytes (`\u0001`).
-pub(super) fn token_bound(text: &str) -> usize {
+pub(crate) fn token_bound(text: &str) -> usize {
     TOKEN_FRAME_OVERHEAD + text.len() * 6
 }
 
 /// Appends a `token` frame.
-pub(super) fn token(out: &mut BytesMut, id: u32, index: u32, text: &str, channel: Channel) {
+pub(crate) fn token(out: &mut BytesMut, id: u32, index: u32, text: &str, channel: Channel) {
     let mut digits = itoa::Buffer::new();
     out.put_slice(b"id: ");
     out.put_slice(digits.format(id).as_bytes());
@@ -31,7 +31,7 @@ pub(super) fn token(out: &mut BytesMut, id: u32, index: u32, text: &str, channel
 }
 
 /// Appends any frame.
-pub(super) fn event<T: Serialize>(out: &mut BytesMut, id: u32, name: EventName, payload: &T) {
+pub(crate) fn event<T: Serialize>(out: &mut BytesMut, id: u32, name: EventName, payload: &T) {
     let mut digits = itoa::Buffer::new();
     out.put_slice(b"id: ");
     out.put_slice(digits.format(id).as_bytes());
@@ -40,6 +40,24 @@ pub(super) fn event<T: Serialize>(out: &mut BytesMut, id: u32, name: EventName, 
     out.put_slice(b"\ndata: ");
     serde_json::to_writer(out.writer(), payload).expect("payloads are plain data and the buffer grows");
     out.put_slice(b"\n\n");
+}
+
+/// Where the first frame with the given id or a later one begins in a run of whole frames; the run's length when there is
+/// none. Every frame ends with the only empty line in it, because JSON holds no raw line feed.
+pub(crate) fn offset_of(frames: &[u8], id: u32) -> usize {
+    let mut start = 0;
+    for end in memchr::memmem::find_iter(frames, b"\n\n") {
+        if frame_id(&frames[start..]) >= id {
+            return start;
+        }
+        start = end + 2;
+    }
+    frames.len()
+}
+
+fn frame_id(frame: &[u8]) -> u32 {
+    let digits = frame[b"id: ".len()..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |id, digit| id * 10 + u32::from(digit - b'0'))
 }
 
 /// Appends text as the inside of a JSON string, with the same choices as serde_json.
