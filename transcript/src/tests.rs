@@ -211,7 +211,8 @@ fn a_passing_event_takes_the_place_of_the_one_before() {
     assert_eq!(ids(&read_available(&mut slow).0), [0, 2]);
     for depth in 3..9 {
         assert!(transcript.write().passing(EventName::Metrics, &waiting(depth)));
-        (read_available(&mut quick), read_available(&mut slow));
+        read_available(&mut quick);
+        read_available(&mut slow);
     }
     assert_eq!(transcript.size(), size);
     token(&transcript, "after");

@@ -1,6 +1,7 @@
 //! The daemon as a black box: the real binary, over HTTP, in front of the simulated engine's real process.
 
 mod admission;
+mod allocations;
 mod auth;
 mod budgets;
 mod cancel;
