@@ -15,6 +15,7 @@ mod db;
 mod error;
 mod file;
 mod query;
+mod queue;
 mod reader;
 mod store;
 mod task;
