@@ -1,44 +1,8 @@
+mod matrix;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Daemon, config, eventually_async, id, set_faults, start_engine, task};
-
-/// SSE-1002, ORCH-3406, ORCH-3407, LO-ERR-06: whatever the engine does, the stream ends in exactly one typed frame, the slot
-/// is free again and the next task runs. What hits before the first token hits twice: the task is tried once more.
-#[tokio::test]
-async fn every_fault_ends_typed() {
-    let engine = start_engine(&[]);
-    let daemon = Daemon::before(&engine, "timeouts = { wall_ms = 60000, idle_ms = 300 }").await;
-    let cases = [
-        (json!({"refuse": {"status": 500}}), "INTERNAL"),
-        (json!({"refuse": {"status": 500, "body": ""}}), "INTERNAL"),
-        (json!({"refuse": {"status": 400}}), "INVALID_PARAMS"),
-        (json!({"refuse": {"status": 503}}), "POOL_UNAVAILABLE"),
-        (json!({"refuse": {"status": 429}}), "REPLICA_EXHAUSTED"),
-        (json!("hang"), "DECODE_TIMEOUT"),
-        (json!("wrong_content_type"), "INTERNAL"),
-        (json!({"reset": {"after_tokens": 0}}), "WORKER_RESET"),
-        (json!({"reset": {"after_tokens": 3}}), "WORKER_RESET"),
-        (json!({"stall": {"after_tokens": 3}}), "DECODE_TIMEOUT"),
-        (json!({"half_character": {"after_tokens": 3}}), "WORKER_RESET"),
-        (json!({"malformed_event": {"after_tokens": 3}}), "INTERNAL"),
-        (json!({"clean_end": {"after_tokens": 3}}), "WORKER_RESET"),
-        (json!({"error_event": {"after_tokens": 3}}), "INTERNAL"),
-    ];
-    for (fault, code) in cases {
-        let is_lost = ["POOL_UNAVAILABLE", "REPLICA_EXHAUSTED"].contains(&code) || fault["reset"]["after_tokens"] == 0;
-        set_faults(&engine, json!({"faults": [{"fault": fault, "times": if is_lost { 2 } else { 1 }}]})).await;
-        let events = daemon.run(&task("Fail.", 50)).await.rest().await;
-        let ends: Vec<_> = events.iter().filter(|event| event.name == "end" || event.name == "error").collect();
-        assert_eq!(ends.len(), 1, "{fault}: {events:?}");
-        let last = events.last().expect("frames");
-        assert_eq!((last.name.as_str(), &last.data["code"]), ("error", &json!(code)), "{fault}: {}", last.data);
-        assert_eq!(last.data["engine"], "llamacpp");
-        daemon.no_leases().await;
-        daemon.ready().await;
-        let next = daemon.run(&task("Work.", 3)).await.rest().await;
-        assert_eq!(next.last().expect("frames").name, "end", "after {fault}: {next:?}");
-    }
-}
+use crate::harness::{Daemon, config, eventually_async, id, start_engine, task};
 
 /// The engine is killed in the middle of a stream: typed end, free slot, unready pool; and it comes back with the engine.
 #[tokio::test]

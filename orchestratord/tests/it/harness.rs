@@ -183,7 +183,12 @@ impl Daemon {
 
     /// Submits and follows in one round trip.
     pub(crate) async fn run(&self, body: &Value) -> Stream {
-        let request = self.http.post(self.url("/v1/tasks")).header("accept", "text/event-stream").json(body);
+        self.run_with(&self.http, body).await
+    }
+
+    /// [`Daemon::run`] by another client.
+    pub(crate) async fn run_with(&self, http: &reqwest::Client, body: &Value) -> Stream {
+        let request = http.post(self.url("/v1/tasks")).header("accept", "text/event-stream").json(body);
         Stream::new(request.send().await.expect("the daemon answers"))
     }
 
@@ -354,6 +359,10 @@ impl Stream {
 
     pub(crate) fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    pub(crate) fn version(&self) -> reqwest::Version {
+        self.response.version()
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

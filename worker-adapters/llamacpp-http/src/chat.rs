@@ -16,7 +16,8 @@ struct Chunk<'a> {
     #[serde(borrow, default)]
     choices: First<Choice<'a>>,
     usage: Option<ChunkUsage>,
-    timings: Option<Timings>,
+    #[serde(borrow)]
+    timings: Option<Timings<'a>>,
     prompt_progress: Option<PromptProgress>,
     error: Option<Value>,
 }

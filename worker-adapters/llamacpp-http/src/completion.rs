@@ -19,7 +19,8 @@ struct Event<'a> {
     stop_type: Option<&'a str>,
     tokens_predicted: Option<u32>,
     tokens_evaluated: Option<u32>,
-    timings: Option<Timings>,
+    #[serde(borrow)]
+    timings: Option<Timings<'a>>,
     prompt_progress: Option<PromptProgress>,
     error: Option<Value>,
 }

@@ -8,20 +8,29 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The engine's own measurements, on the last event.
+/// The engine's own measurements, on the last event. They are told for information, so what makes no sense is left out rather
+/// than held against the answer: an engine's clock may jump, and its `NaN` is `null`.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Timings {
-    cache_n: Option<u32>,
-    prompt_ms: Option<f64>,
-    predicted_ms: Option<f64>,
+pub(crate) struct Timings<'a> {
+    #[serde(borrow)]
+    cache_n: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompt_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    predicted_ms: Option<&'a RawValue>,
 }
 
-impl Timings {
+/// No task spends longer than a week on anything.
+const LONGEST_MS: f64 = 7.0 * 24.0 * 3600.0 * 1000.0;
+
+impl Timings<'_> {
     pub(crate) fn add_to(self, usage: &mut Usage) {
-        usage.tokens_cached = self.cache_n.or(usage.tokens_cached);
-        usage.prefill_ms = self.prompt_ms;
-        usage.decode_ms = self.predicted_ms;
+        let number = |raw: Option<&RawValue>| raw?.get().parse::<u32>().ok();
+        let time = |raw: Option<&RawValue>| raw?.get().parse().ok().filter(|ms| (0.0..=LONGEST_MS).contains(ms));
+        usage.tokens_cached = number(self.cache_n).or(usage.tokens_cached);
+        usage.prefill_ms = time(self.prompt_ms);
+        usage.decode_ms = time(self.predicted_ms);
     }
 }
 

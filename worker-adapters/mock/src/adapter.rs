@@ -10,9 +10,10 @@ use api_types::sse::{Channel, FinishReason};
 use api_types::{Engine, KvHint, TaskRequest, Workload};
 use async_trait::async_trait;
 use tokio::task::coop::poll_proceed;
+use tokio::time::{Instant, Interval, interval_at};
 
 use crate::ask::{Ask, Delivery, render_chat};
-use crate::faults::{MidStream, Route};
+use crate::faults::{Inside, MidStream, OddEnd, Route};
 use crate::generation::{Finished, Generation, Prefill, Step, StopType};
 use crate::simulation::{Condition, Opening, Refusal, Simulation};
 use crate::text;
@@ -37,26 +38,33 @@ impl Mock {
     }
 
     /// Lets the faults of a route strike as they would on the way to a process.
-    async fn open(&self, route: Route) -> Result<Option<(MidStream, u32)>, WorkerError> {
-        match self.sim.open(route).await {
+    async fn open(&self, route: Route) -> Result<Option<Inside>, WorkerError> {
+        match self.sim.open(self.sim.take_fault(route)).await {
             Opening::Go(fault) => Ok(fault),
             Opening::Refuse(status, _) => Err(refused(status)),
             Opening::WebPage => Err(WorkerError::Adapter("a web page instead of an answer".to_owned())),
+            Opening::HalfHead => Err(failure(MidStream::Reset)),
+            Opening::TrickleHead(every) => {
+                tokio::time::sleep(every * HEAD_BYTES).await;
+                Ok(None)
+            }
+            // Without HTTP there is no length to be wrong about.
+            Opening::WrongLength(_) => Ok(None),
         }
     }
 
     /// The same for an answer that is not a stream, where every fault strikes at once.
     async fn open_plain(&self, route: Route) -> Result<(), WorkerError> {
-        match self.open(route).await? {
+        match self.open(route).await?.and_then(Inside::at_once) {
             None => Ok(()),
-            Some((fault, _)) => Err(self.strike(fault).await),
+            Some(fault) => Err(self.strike(fault).await),
         }
     }
 
     async fn strike(&self, fault: MidStream) -> WorkerError {
         match fault {
-            MidStream::Stall => std::future::pending().await,
-            MidStream::Crash(code) => self.sim.crash(code),
+            MidStream::Stall | MidStream::Trickle(_) => std::future::pending().await,
+            MidStream::Crash(death) => self.sim.crash(death),
             _ => {}
         }
         failure(fault)
@@ -127,10 +135,15 @@ impl WorkerAdapter for Mock {
             Workload::Completion => {
                 let started = self.sim.start_with(Self::ask(job), fault).await;
                 let generation = started.map_err(|refused| refusal(&refused))?;
-                Ok(Box::new(MockStream { generation, told: false, burst: self.sim.config().burst.get() }))
+                Ok(Box::new(MockStream {
+                    generation,
+                    told: false,
+                    burst: self.sim.config().burst.get(),
+                    trickle: None,
+                }))
             }
             Workload::Embedding => {
-                if let Some((fault, _)) = fault {
+                if let Some(fault) = fault.and_then(Inside::at_once) {
                     return Err(self.strike(fault).await);
                 }
                 let inputs = job.request.inputs.as_deref().unwrap_or_default();
@@ -155,10 +168,21 @@ fn prompt(request: &TaskRequest) -> String {
     }
 }
 
+/// About as many as llama-server's head has.
+const HEAD_BYTES: u32 = 200;
+
+/// About as many as one of its events has.
+const EVENT_BYTES: u32 = 120;
+
+/// What an HTTP adapter takes of one event.
+const EVENT_LIMIT: u64 = 1024 * 1024;
+
 struct MockStream {
     generation: Generation,
     told: bool,
     burst: u32,
+    /// From one event to the next, once they come byte by byte.
+    trickle: Option<Interval>,
 }
 
 impl TokenStream for MockStream {
@@ -176,11 +200,25 @@ impl TokenStream for MockStream {
             events += 1;
         }
         while events < self.burst {
+            if let Some(trickle) = &mut self.trickle
+                && trickle.poll_tick(cx).is_pending()
+            {
+                if events == 0 {
+                    return Poll::Pending;
+                }
+                break;
+            }
             match self.generation.poll_step(cx) {
                 Poll::Pending if events == 0 => return Poll::Pending,
                 Poll::Pending => break,
                 Poll::Ready(Step::Prefill(prefill)) => sink(TokenEvent::Metrics(progress(&prefill))),
                 Poll::Ready(Step::Token(token)) => send(token.text.as_str(), sink),
+                Poll::Ready(Step::Fault(MidStream::OversizedLine(bytes))) if bytes < EVENT_LIMIT => {}
+                Poll::Ready(Step::Fault(MidStream::Trickle(every))) => {
+                    let event = every * EVENT_BYTES;
+                    self.trickle = Some(interval_at(Instant::now() + event, event));
+                    continue;
+                }
                 Poll::Ready(Step::Fault(fault)) => return Poll::Ready(Err(failure(fault))),
                 Poll::Ready(Step::Done(finished)) => {
                     send(&finished.rest, sink);
@@ -217,10 +255,16 @@ fn finish(finished: &Finished) -> Finish {
             tokens_in: Some(finished.tokens_in),
             tokens_cached: Some(finished.cached),
             tokens_out: Some(finished.tokens_out),
-            prefill_ms: Some(finished.prompt_ms),
-            decode_ms: Some(finished.predicted_ms),
+            prefill_ms: clocked(finished, finished.prompt_ms),
+            decode_ms: clocked(finished, finished.predicted_ms),
         },
     }
+}
+
+/// A time, unless the engine's clock is not to be believed.
+fn clocked(finished: &Finished, ms: f64) -> Option<f64> {
+    let jumped = matches!(finished.odd, Some(OddEnd::ClockJump(_)));
+    (!jumped).then_some(ms)
 }
 
 /// The vectors of an embedding task, all known when the stream begins.
@@ -257,10 +301,10 @@ fn refusal(refusal: &Refusal) -> WorkerError {
 fn refused(status: u16) -> WorkerError {
     let message = format!("status {status}");
     match status {
-        408 | 504 => WorkerError::DecodeTimeout(message),
         429 => WorkerError::Busy(message),
-        400..=499 => WorkerError::Rejected(message),
-        502 | 503 => WorkerError::PoolUnavailable(message),
+        503 => WorkerError::PoolUnavailable(message),
+        408 | 504 => WorkerError::DecodeTimeout(message),
+        400 | 413 | 422 | 501 => WorkerError::Rejected(message),
         _ => WorkerError::Adapter(message),
     }
 }
@@ -268,11 +312,14 @@ fn refused(status: u16) -> WorkerError {
 /// What an HTTP adapter makes of a fault inside a stream.
 fn failure(fault: MidStream) -> WorkerError {
     match fault {
-        MidStream::Reset | MidStream::Crash(_) => WorkerError::WorkerReset("connection reset".to_owned()),
-        MidStream::HalfCharacter | MidStream::CleanEnd | MidStream::Stall => {
+        MidStream::Reset | MidStream::HalfEvent | MidStream::Crash(_) => {
+            WorkerError::WorkerReset("connection reset".to_owned())
+        }
+        MidStream::HalfCharacter | MidStream::CleanEnd | MidStream::Stall | MidStream::Trickle(_) => {
             WorkerError::WorkerReset("the stream ended before its last event".to_owned())
         }
         MidStream::MalformedEvent => WorkerError::Adapter("an event is not JSON".to_owned()),
+        MidStream::OversizedLine(_) => WorkerError::Adapter("an event is too large".to_owned()),
         MidStream::ErrorEvent => WorkerError::Adapter("the engine reports an error".to_owned()),
     }
 }

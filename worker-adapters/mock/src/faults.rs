@@ -52,7 +52,7 @@ pub enum Route {
 }
 
 /// What happens. Tokens are counted as the engine counts them, from the start of the answer; outside a stream a fault that
-/// waits for tokens strikes at once.
+/// waits for tokens strikes at once, and one that waits for the stream's end does not strike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
@@ -66,15 +66,35 @@ pub enum FaultKind {
     },
     /// The request is read and never answered.
     Hang,
+    /// The connection is accepted and the request never read, so that a large one cannot even be sent. Lasts until the faults
+    /// are replaced: an engine that reads nothing does not see its client go.
+    NoRead,
     /// The response head comes late.
     SlowHeaders {
         /// By how much, in milliseconds.
         ms: u64,
     },
+    /// The response head comes byte by byte.
+    TrickleHead {
+        /// From one byte to the next, in milliseconds.
+        ms: u64,
+    },
+    /// The connection is reset in the middle of the response head.
+    HalfHead,
     /// A web page with status 200, as from a proxy that is in the way.
     WrongContentType,
+    /// The stream claims to have this length: a short one cuts it off, a long one is not reached before the connection closes.
+    WrongLength {
+        /// What `Content-Length` says.
+        bytes: u64,
+    },
     /// The connection is reset.
     Reset {
+        /// Tokens before that.
+        after_tokens: u32,
+    },
+    /// Half an event is written and the connection is reset.
+    HalfEvent {
         /// Tokens before that.
         after_tokens: u32,
     },
@@ -82,6 +102,13 @@ pub enum FaultKind {
     Stall {
         /// Tokens before that.
         after_tokens: u32,
+    },
+    /// The rest of the response comes byte by byte.
+    Trickle {
+        /// Tokens before that.
+        after_tokens: u32,
+        /// From one byte to the next, in milliseconds.
+        ms: u64,
     },
     /// An event breaks off inside a character and the connection closes.
     HalfCharacter {
@@ -92,6 +119,13 @@ pub enum FaultKind {
     MalformedEvent {
         /// Tokens before that.
         after_tokens: u32,
+    },
+    /// One event has a text of this length; the stream goes on after it. It is made while it is sent and never held whole.
+    OversizedLine {
+        /// Tokens before that.
+        after_tokens: u32,
+        /// Length of the text.
+        bytes: u64,
     },
     /// The response ends as HTTP wants it, without the event that says the engine is done.
     CleanEnd {
@@ -110,6 +144,26 @@ pub enum FaultKind {
         /// Exit code of the process.
         code: u8,
     },
+    /// The process dies of a CUDA error as llama.cpp does: with a report on standard error, and SIGABRT.
+    CudaError {
+        /// Tokens before that.
+        after_tokens: u32,
+    },
+    /// After the last token the connection is reset instead of the event that says the engine is done.
+    ResetBeforeEnd,
+    /// The events that end the stream come twice.
+    DuplicateEnd,
+    /// The stream goes on after its end.
+    TokensAfterEnd {
+        /// By how many tokens.
+        tokens: u32,
+    },
+    /// The engine's clock jumps during the task, which shows in the timings of its last event.
+    ClockJump {
+        /// By how much, in milliseconds, negative for back; without it the timings are no numbers at all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ms: Option<i64>,
+    },
     /// The engine goes back to loading as soon as the fault is set. Hits no request.
     SlowLoad {
         /// For how long, in milliseconds.
@@ -122,36 +176,115 @@ pub enum FaultKind {
 pub enum MidStream {
     /// The connection is reset.
     Reset,
+    /// Half an event, and then a reset.
+    HalfEvent,
     /// Nothing more comes.
     Stall,
+    /// From here on each byte comes so long after the one before.
+    Trickle(Duration),
     /// An event breaks off inside a character.
     HalfCharacter,
     /// One event is not JSON.
     MalformedEvent,
+    /// One event has a text of so many bytes.
+    OversizedLine(u64),
     /// The stream ends without its last event.
     CleanEnd,
     /// The engine reports an error.
     ErrorEvent,
-    /// The engine dies with this exit code.
-    Crash(u8),
+    /// The engine dies.
+    Crash(Death),
+}
+
+/// How an engine's process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// It exits with this code.
+    Exit(u8),
+    /// The GPU fails it.
+    CudaError,
+}
+
+/// What goes wrong at the end of a stream that has gone well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddEnd {
+    /// The connection is reset before the last event.
+    Reset,
+    /// The last events come twice.
+    Twice,
+    /// So many tokens come after the last event.
+    GoesOn(u32),
+    /// The engine's clock has jumped by so many milliseconds, or has stopped being a clock.
+    ClockJump(Option<i64>),
+}
+
+/// A fault inside an answer, with its moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// After so many tokens.
+    After(u32, MidStream),
+    /// At the end.
+    AtEnd(OddEnd),
 }
 
 impl FaultKind {
-    /// For a fault inside a stream: what, and after how many tokens.
-    pub(crate) const fn mid_stream(&self) -> Option<(MidStream, u32)> {
-        match *self {
-            Self::Reset { after_tokens } => Some((MidStream::Reset, after_tokens)),
-            Self::Stall { after_tokens } => Some((MidStream::Stall, after_tokens)),
-            Self::HalfCharacter { after_tokens } => Some((MidStream::HalfCharacter, after_tokens)),
-            Self::MalformedEvent { after_tokens } => Some((MidStream::MalformedEvent, after_tokens)),
-            Self::CleanEnd { after_tokens } => Some((MidStream::CleanEnd, after_tokens)),
-            Self::ErrorEvent { after_tokens } => Some((MidStream::ErrorEvent, after_tokens)),
-            Self::Crash { after_tokens, code } => Some((MidStream::Crash(code), after_tokens)),
+    /// For a fault inside an answer: what and when.
+    pub(crate) const fn inside(&self) -> Option<Inside> {
+        let (after_tokens, fault) = match *self {
+            Self::Reset { after_tokens } => (after_tokens, MidStream::Reset),
+            Self::HalfEvent { after_tokens } => (after_tokens, MidStream::HalfEvent),
+            Self::Stall { after_tokens } => (after_tokens, MidStream::Stall),
+            Self::Trickle { after_tokens, ms } => (after_tokens, MidStream::Trickle(Duration::from_millis(ms))),
+            Self::HalfCharacter { after_tokens } => (after_tokens, MidStream::HalfCharacter),
+            Self::MalformedEvent { after_tokens } => (after_tokens, MidStream::MalformedEvent),
+            Self::OversizedLine { after_tokens, bytes } => (after_tokens, MidStream::OversizedLine(bytes)),
+            Self::CleanEnd { after_tokens } => (after_tokens, MidStream::CleanEnd),
+            Self::ErrorEvent { after_tokens } => (after_tokens, MidStream::ErrorEvent),
+            Self::Crash { after_tokens, code } => (after_tokens, MidStream::Crash(Death::Exit(code))),
+            Self::CudaError { after_tokens } => (after_tokens, MidStream::Crash(Death::CudaError)),
+            Self::ResetBeforeEnd => return Some(Inside::AtEnd(OddEnd::Reset)),
+            Self::DuplicateEnd => return Some(Inside::AtEnd(OddEnd::Twice)),
+            Self::TokensAfterEnd { tokens } => return Some(Inside::AtEnd(OddEnd::GoesOn(tokens))),
+            Self::ClockJump { ms } => return Some(Inside::AtEnd(OddEnd::ClockJump(ms))),
             Self::Refuse { .. }
             | Self::Hang
+            | Self::NoRead
             | Self::SlowHeaders { .. }
+            | Self::TrickleHead { .. }
+            | Self::HalfHead
             | Self::WrongContentType
-            | Self::SlowLoad { .. } => None,
+            | Self::WrongLength { .. }
+            | Self::SlowLoad { .. } => return None,
+        };
+        Some(Inside::After(after_tokens, fault))
+    }
+}
+
+impl MidStream {
+    /// Whether the stream goes on after it.
+    #[must_use]
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Self::MalformedEvent | Self::OversizedLine(_) | Self::Trickle(_))
+    }
+}
+
+impl OddEnd {
+    /// What a jump of the clock adds to every time, in milliseconds; not a number when it is no clock any more.
+    #[expect(clippy::cast_precision_loss, reason = "nonsense need not be exact")]
+    pub(crate) fn clock_jump_ms(self) -> f64 {
+        match self {
+            Self::ClockJump(ms) => ms.map_or(f64::NAN, |ms| ms as f64),
+            Self::Reset | Self::Twice | Self::GoesOn(_) => 0.0,
+        }
+    }
+}
+
+impl Inside {
+    /// What strikes outside a stream, where there are no tokens to wait for.
+    pub(crate) const fn at_once(self) -> Option<MidStream> {
+        match self {
+            Self::After(_, fault) => Some(fault),
+            Self::AtEnd(_) => None,
         }
     }
 }
@@ -215,6 +348,9 @@ mod tests {
             r#"{"faults":[{"fault":"hangs"}]}"#,
             r#"{"faults":[{"fault":{"stall":{"after":1}}}]}"#,
             r#"{"faults":[{"fault":"hang","time":1}]}"#,
+            r#"{"faults":[{"fault":{"oversized_line":{"after_tokens":1}}}]}"#,
+            r#"{"faults":[{"fault":{"clock_jump":{"by":1}}}]}"#,
+            r#"{"faults":[{"fault":"trickle"}]}"#,
         ] {
             serde_json::from_str::<Faults>(json).expect_err(json);
         }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::ask::{Ask, Delivery};
 use crate::config::{OutputLength, SeedBehaviour};
-use crate::faults::MidStream;
+use crate::faults::{Inside, MidStream, OddEnd};
 use crate::simulation::Simulation;
 use crate::slots::{Ending, Lease};
 use crate::stop::{Passed, StopFilter};
@@ -22,7 +22,7 @@ pub enum Step {
     Prefill(Prefill),
     /// A token, or the last of several that make up one character.
     Token(Token),
-    /// A fault strikes. After [`MidStream::MalformedEvent`] the stream goes on, after the others it is over.
+    /// A fault strikes. After one that [`MidStream::goes_on`] the stream does, after the others it is over.
     Fault(MidStream),
     /// The engine is done.
     Done(Finished),
@@ -105,6 +105,8 @@ pub struct Finished {
     pub prompt_ms: f64,
     /// Time spent generating, in milliseconds.
     pub predicted_ms: f64,
+    /// What is wrong with this end, beside its times.
+    pub odd: Option<OddEnd>,
 }
 
 /// A task in a slot. Dropping it gives it up; the slot is free once the engine would have noticed.
@@ -114,7 +116,7 @@ pub struct Generation {
     lease: Option<Lease>,
     delivery: Delivery,
     progress: bool,
-    fault: Option<(MidStream, u32)>,
+    fault: Option<Inside>,
     voice: Voice,
     limit: Limit,
     stop: Option<StopFilter>,
@@ -154,13 +156,7 @@ enum Ends {
 const UNASKED_TOKENS: u32 = 128;
 
 impl Generation {
-    pub(crate) fn new(
-        sim: Simulation,
-        lease: Lease,
-        ask: &Ask,
-        tokens_in: u32,
-        fault: Option<(MidStream, u32)>,
-    ) -> Self {
+    pub(crate) fn new(sim: Simulation, lease: Lease, ask: &Ask, tokens_in: u32, fault: Option<Inside>) -> Self {
         let config = sim.config();
         let seed = match (config.seeds, ask.seed) {
             (SeedBehaviour::Honoured, Some(seed)) => seed,
@@ -278,44 +274,59 @@ impl Generation {
         if self.sim.0.crashed.load(Ordering::Relaxed) {
             return Some(MidStream::Reset);
         }
-        self.fault.take_if(|(_, after)| tokens_out >= *after).map(|(fault, _)| fault)
+        match self.fault {
+            Some(Inside::After(tokens, fault)) if tokens <= tokens_out => {
+                self.fault = None;
+                Some(fault)
+            }
+            _ => None,
+        }
     }
 
     fn strike(&mut self, fault: MidStream) -> Poll<Step> {
-        match fault {
-            MidStream::MalformedEvent => return Poll::Ready(Step::Fault(fault)),
-            MidStream::Stall => {
-                self.phase = Phase::Over;
-                return Poll::Pending;
-            }
-            MidStream::Crash(code) => self.sim.crash(code),
-            MidStream::Reset | MidStream::HalfCharacter | MidStream::CleanEnd | MidStream::ErrorEvent => {}
+        if fault.goes_on() {
+            return Poll::Ready(Step::Fault(fault));
         }
         self.phase = Phase::Over;
+        match fault {
+            MidStream::Stall => return Poll::Pending,
+            MidStream::Crash(death) => self.sim.crash(death),
+            _ => {}
+        }
         self.release(Ending::Failed);
         Poll::Ready(Step::Fault(fault))
     }
 
     fn finish(&mut self, tokens_out: u32, stop: StopType) -> Step {
         self.phase = Phase::Over;
-        let predicted = Instant::now().saturating_duration_since(self.decoding);
-        let finished = Finished {
+        let odd = match self.fault.take() {
+            Some(Inside::AtEnd(OddEnd::Reset)) => {
+                self.release(Ending::Failed);
+                return Step::Fault(MidStream::Reset);
+            }
+            Some(Inside::AtEnd(odd)) => Some(odd),
+            Some(Inside::After(..)) | None => None,
+        };
+        let prompt_ms = millis(self.decoding - self.started);
+        let predicted_ms = millis(Instant::now().saturating_duration_since(self.decoding));
+        {
+            let mut state = self.sim.0.lock();
+            state.counters.prompt_ms += prompt_ms;
+            state.counters.predicted_ms += predicted_ms;
+        }
+        self.release(Ending::Completed);
+        let jump_ms = odd.map_or(0.0, OddEnd::clock_jump_ms);
+        Step::Done(Finished {
             rest: self.stop.as_mut().map(StopFilter::rest).unwrap_or_default(),
             stop,
             slot: self.slot,
             tokens_in: self.tokens_in,
             cached: self.cached,
             tokens_out,
-            prompt_ms: millis(self.decoding - self.started),
-            predicted_ms: millis(predicted),
-        };
-        {
-            let mut state = self.sim.0.lock();
-            state.counters.prompt_ms += finished.prompt_ms;
-            state.counters.predicted_ms += finished.predicted_ms;
-        }
-        self.release(Ending::Completed);
-        Step::Done(finished)
+            prompt_ms: prompt_ms + jump_ms,
+            predicted_ms: predicted_ms + jump_ms,
+            odd,
+        })
     }
 
     fn release(&mut self, ending: Ending) {

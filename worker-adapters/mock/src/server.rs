@@ -82,6 +82,7 @@ pub async fn deal(listener: Listener, workers: &[UnboundedSender<Connection>]) -
 /// Serves one connection to its end.
 pub async fn handle(connection: Connection, sim: Simulation) {
     let Ok((stream, fate)) = connection.open() else { return };
+    let _connected = sim.connected();
     if sim.condition() == Condition::Crashed {
         fate.reset();
         return;

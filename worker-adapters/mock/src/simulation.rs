@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::ask::Ask;
 use crate::embedding::embed;
-use crate::faults::{FaultKind, Faults, MidStream, Route};
+use crate::faults::{Death, FaultKind, Faults, Inside, Route};
 use crate::generation::Generation;
 use crate::slots::{Ending, Lease, SlotView, Slots};
 use crate::{Config, text};
@@ -63,6 +64,8 @@ pub struct Stats {
     pub cancelled: u64,
     /// Requests that a fault broke off.
     pub failed: u64,
+    /// Connections open now, that of whoever asks for these counts included.
+    pub connections: u64,
     /// Tokens generated.
     pub tokens_written: u64,
     /// Prompt tokens read.
@@ -83,11 +86,17 @@ pub struct Simulation(pub(crate) Arc<Shared>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// It goes on, perhaps into a fault inside its answer.
-    Go(Option<(MidStream, u32)>),
+    Go(Option<Inside>),
     /// It is answered with this status, and this body instead of the engine's own.
     Refuse(u16, Option<String>),
     /// It is answered with a web page.
     WebPage,
+    /// Its answer's head comes byte by byte, with so much time in between.
+    TrickleHead(Duration),
+    /// Its connection is reset in the head of its answer.
+    HalfHead,
+    /// Its stream claims this length.
+    WrongLength(u64),
 }
 
 pub(crate) struct Shared {
@@ -98,7 +107,7 @@ pub(crate) struct Shared {
     pub(crate) crashed: AtomicBool,
     state: Mutex<State>,
     changed: watch::Sender<()>,
-    on_crash: OnceLock<Box<dyn Fn(u8) + Send + Sync>>,
+    on_crash: OnceLock<Box<dyn Fn(Death) + Send + Sync>>,
 }
 
 pub(crate) struct State {
@@ -106,6 +115,8 @@ pub(crate) struct State {
     /// The counts that are not kept elsewhere.
     pub(crate) counters: Stats,
     faults: Faults,
+    /// How often the faults were replaced.
+    replacements: u64,
     ready_at: Instant,
 }
 
@@ -140,6 +151,7 @@ impl Simulation {
             counters: Stats::default(),
             ready_at: Instant::now() + config.load_time + faults.slow_load(),
             faults,
+            replacements: 0,
         };
         Self(Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.slots.get() as usize)),
@@ -214,37 +226,60 @@ impl Simulation {
                 state.ready_at = Instant::now() + loads;
             }
             state.faults = faults;
+            state.replacements += 1;
         });
     }
 
-    /// What to do when a fault says that the process crashes; the simulation is dead in any case. Only the first call counts.
-    pub fn on_crash(&self, exit: impl Fn(u8) + Send + Sync + 'static) {
+    /// What to do when a fault says that the process dies; the simulation is dead in any case. Only the first call counts.
+    pub fn on_crash(&self, exit: impl Fn(Death) + Send + Sync + 'static) {
         let _first = self.0.on_crash.set(Box::new(exit));
     }
 
     /// Dies.
-    pub fn crash(&self, code: u8) {
+    pub fn crash(&self, death: Death) {
         self.0.crashed.store(true, Ordering::Relaxed);
         self.0.update(|_| ());
         if let Some(exit) = self.0.on_crash.get() {
-            exit(code);
+            exit(death);
         }
     }
 
-    /// Lets the faults of a route strike, as far as they come before the answer. Never returns when one says to hang.
-    pub(crate) async fn open(&self, route: Route) -> Opening {
-        let fault = self.0.lock().faults.take(route);
+    /// The fault that hits a request to this route, counted down.
+    pub(crate) fn take_fault(&self, route: Route) -> Option<FaultKind> {
+        self.0.lock().faults.take(route)
+    }
+
+    /// Lets a fault strike, as far as it comes before the answer. Never returns when it says to hang.
+    pub(crate) async fn open(&self, fault: Option<FaultKind>) -> Opening {
         match fault {
-            Some(FaultKind::Hang) => std::future::pending().await,
+            Some(FaultKind::Hang | FaultKind::NoRead) => std::future::pending().await,
             Some(FaultKind::SlowHeaders { ms }) => {
-                tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+                tokio::time::sleep(Duration::from_millis(ms)).await;
                 Opening::Go(None)
             }
+            Some(FaultKind::TrickleHead { ms }) => Opening::TrickleHead(Duration::from_millis(ms)),
+            Some(FaultKind::HalfHead) => Opening::HalfHead,
             Some(FaultKind::Refuse { status, body }) => Opening::Refuse(status, body),
             Some(FaultKind::WrongContentType) => Opening::WebPage,
-            Some(other) => Opening::Go(other.mid_stream()),
+            Some(FaultKind::WrongLength { bytes }) => Opening::WrongLength(bytes),
+            Some(other) => Opening::Go(other.inside()),
             None => Opening::Go(None),
         }
+    }
+
+    /// Waits until the faults are replaced.
+    pub(crate) async fn faults_replaced(&self) {
+        let mut changed = self.0.changed.subscribe();
+        let before = self.0.lock().replacements;
+        while self.0.lock().replacements == before {
+            changed.changed().await.expect("the simulation outlives its borrower");
+        }
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(crate) fn connected(&self) -> Connected<'_> {
+        self.0.update(|state| state.counters.connections += 1);
+        Connected(self)
     }
 
     /// Counts a request, whatever becomes of it.
@@ -261,7 +296,7 @@ impl Simulation {
         self.start_with(ask, None).await
     }
 
-    pub(crate) async fn start_with(&self, ask: Ask, fault: Option<(MidStream, u32)>) -> Result<Generation, Refusal> {
+    pub(crate) async fn start_with(&self, ask: Ask, fault: Option<Inside>) -> Result<Generation, Refusal> {
         self.check_ready()?;
         let prompt = text::tokenize(&ask.prompt);
         let prompt_tokens = self.check_fits(prompt.len())?;
@@ -301,12 +336,17 @@ impl Simulation {
     }
 
     /// Time it takes to read so many prompt tokens.
-    pub(crate) fn prefill_time(&self, tokens: u32) -> std::time::Duration {
+    pub(crate) fn prefill_time(&self, tokens: u32) -> Duration {
         let speed = self.config().prefill_tokens_per_second;
-        if speed > 0.0 {
-            std::time::Duration::from_secs_f64(f64::from(tokens) / speed)
-        } else {
-            std::time::Duration::ZERO
-        }
+        if speed > 0.0 { Duration::from_secs_f64(f64::from(tokens) / speed) } else { Duration::ZERO }
+    }
+}
+
+/// An open connection.
+pub(crate) struct Connected<'a>(&'a Simulation);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.0.update(|state| state.counters.connections -= 1);
     }
 }

@@ -83,6 +83,22 @@ fn limits_and_utf8() {
     assert!(matches!(decode([&b"id: \xff\ndata\n\n"[..]]), Err(SseError::NotUtf8(_))));
 }
 
+/// LO-WAD-10: a line of 100 MB is refused after one, and costs no more memory than that, however it comes.
+#[test]
+fn an_endless_line_costs_a_bounded_amount_of_memory() {
+    for (piece, counted) in [(&[b'x'; 8192][..], DEFAULT_MAX_EVENT), (b"data: 012345678\n", DEFAULT_MAX_EVENT * 2)] {
+        let mut taken = 0;
+        let memory = allocation_counter::measure(|| {
+            let mut decoder = SseDecoder::default();
+            while decoder.feed(piece, |_| Ok::<_, SseError>(())).is_ok() {
+                taken += piece.len();
+                assert!(taken < 100_000_000, "it is never refused");
+            }
+        });
+        assert!(taken <= counted && memory.bytes_max <= 4 * DEFAULT_MAX_EVENT as u64, "{taken}, {memory:?}");
+    }
+}
+
 #[test]
 fn an_event_that_lies_whole_in_the_input_is_not_copied() {
     let input = b"data: first\n\ndata: second\n\n";
@@ -160,5 +176,31 @@ proptest! {
     #[test]
     fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), step in 1_usize..9) {
         let _ = decode(bytes.chunks(step));
+    }
+
+    /// Whatever comes, what is kept of it stays within the limit: a line, and a name, an id and the data of an event.
+    #[test]
+    fn no_input_is_kept_beyond_the_limit(
+        lines in prop::collection::vec(("(data|event|id|x|):?", 0_usize..60, any::<bool>()), 0..80),
+        step in 1_usize..40,
+    ) {
+        let limit = 40;
+        let mut text = String::new();
+        for (field, length, ends) in lines {
+            text = text + &field + &"y".repeat(length) + if ends { "\n\n" } else { "\n" };
+        }
+        let mut decoder = SseDecoder::new(limit);
+        for piece in text.as_bytes().chunks(step) {
+            let fed = decoder.feed(piece, |event| {
+                assert!(event.data.len() <= 2 * limit);
+                Ok::<_, SseError>(())
+            });
+            prop_assert!(decoder.line.len() <= limit && decoder.event.name.len() <= limit && decoder.event.id.len() <= limit);
+            // Line feeds between data lines come on top.
+            prop_assert!(decoder.event.data.len() <= limit + 1, "{}", decoder.event.data.len());
+            if fed.is_err() {
+                break;
+            }
+        }
     }
 }

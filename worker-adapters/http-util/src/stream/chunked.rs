@@ -2,7 +2,7 @@
 
 use super::StreamError;
 
-/// Extensions and trailers are read past, but not without end.
+/// A chunk's extensions, and the trailers, are read past, but not without end.
 const MAX_NOISE: u32 = 16 * 1024;
 
 /// Where the decoder stands between two calls. Feed it with [`step`](ChunkedDecoder::step) until the input is used up.
@@ -95,7 +95,10 @@ impl ChunkedDecoder {
                 if self.state == State::TrailerLine && byte == b'\n' { State::Trailer } else { self.state }
             }
             (State::SizeLf { value: 0 }, b'\n') => State::Trailer,
-            (State::SizeLf { value }, b'\n') => State::Data { left: value },
+            (State::SizeLf { value }, b'\n') => {
+                self.noise = 0;
+                State::Data { left: value }
+            }
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size { value: 0, digits: 0 },
             (State::Trailer, b'\r') => State::EndLf,
@@ -152,11 +155,28 @@ mod tests {
         for bad in [&b"\r\n"[..], b"x\r\n", b"1\r\nab\r\n", b"1\n", b"0\r\n\r-", b"1000000000000000\r\n", b"-1\r\n"] {
             assert!(decode(&[bad]).is_err(), "{}", bad.escape_ascii());
         }
-        let endless = [b"1;".to_vec(), vec![b'x'; MAX_NOISE as usize + 1]].concat();
-        assert!(matches!(decode(&[&endless]), Err(StreamError::TooLarge { .. })));
+        let noise = |count: usize| vec![b'x'; count];
+        for endless in [&b"1;"[..], b"0\r\n"] {
+            let endless = [endless, &noise(MAX_NOISE as usize + 2)].concat();
+            assert!(matches!(decode(&[&endless]), Err(StreamError::TooLarge { .. })));
+        }
+        let chatty = [b"1;".to_vec(), noise(1000), b"\r\nx\r\n".to_vec()].concat().repeat(100);
+        assert_eq!(decode(&[&chatty]).unwrap().0.len(), 100);
     }
 
     proptest! {
+        /// Whatever the bytes, decoding goes on, ends or fails; no payload is made up.
+        #[test]
+        fn no_input_panics(
+            bytes in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b'f'), any::<u8>()], 0..200),
+            step in 1_usize..20,
+        ) {
+            let pieces: Vec<&[u8]> = bytes.chunks(step).collect();
+            if let Ok((payload, ..)) = decode(&pieces) {
+                prop_assert!(payload.len() <= bytes.len());
+            }
+        }
+
         /// LO-WAD-10: however a chunked body is cut into reads, the payload is the same.
         #[test]
         fn any_split_gives_the_same_payload(

@@ -16,6 +16,9 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Error bodies are short; what is longer is not worth having.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reads without an event that a stream takes before somebody else has a turn: an engine that says nothing without end must not
+/// keep its caller from looking at the clock.
+const MAX_EMPTY_READS: u32 = 16;
 
 /// One engine's reading of its events.
 pub trait EventDecoder: Send {
@@ -77,14 +80,15 @@ impl<D: EventDecoder> EventFeed<D> {
     /// Takes the next piece of the body and passes on the events that it completes.
     ///
     /// # Errors
-    /// When the piece is not what the engine's protocol says.
+    /// When the piece is not what the engine's protocol says. That includes an event after the last one, which is not passed on:
+    /// [`finish`](Self::finish) stands, but an engine that has lost count must not be trusted with another request here.
     pub fn take(&mut self, payload: &[u8], sink: &mut dyn FnMut(TokenEvent<'_>)) -> Result<(), WorkerError> {
         let Self { sse, decoder, finish } = self;
         sse.feed(payload, |event| {
-            // Nothing counts after the last event.
-            if finish.is_none() {
-                *finish = decoder.event(event, sink)?;
+            if finish.is_some() {
+                return Err(WorkerError::Adapter("the engine went on after its last event".to_owned()));
             }
+            *finish = decoder.event(event, sink)?;
             Ok(())
         })
     }
@@ -159,11 +163,16 @@ impl<D: EventDecoder> TokenStream for SseTokenStream<D> {
         if delivered {
             sink(TokenEvent::Started);
         }
-        loop {
-            let read = self.poll_read(cx, &mut |event| {
-                delivered = true;
-                sink(event);
-            });
+        for reads in 0.. {
+            let read = if reads < MAX_EMPTY_READS {
+                self.poll_read(cx, &mut |event| {
+                    delivered = true;
+                    sink(event);
+                })
+            } else {
+                cx.waker().wake_by_ref();
+                self.poll_linger(cx)
+            };
             match read {
                 Poll::Ready(Ok(Some(finish))) => {
                     sink(TokenEvent::End(finish));
@@ -174,8 +183,9 @@ impl<D: EventDecoder> TokenStream for SseTokenStream<D> {
                 _ if delivered => return Poll::Ready(Ok(StreamState::Open)),
                 // Only framing, comments or held-back text: nothing for the caller to do.
                 Poll::Ready(Ok(None)) => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        Poll::Pending
     }
 }

@@ -170,6 +170,18 @@ mod tests {
             assert!(head(text).is_err(), "{text}");
         }
         assert_eq!(head("HTTP/1.1 200 OK\nContent-Length: 1\n").unwrap(), None);
+        let many = |count: usize| format!("HTTP/1.1 200 OK\n{}\n", "X: y\n".repeat(count));
+        assert!(head(&many(MAX_HEADERS)).is_ok() && head(&many(MAX_HEADERS + 1)).is_err());
+    }
+
+    proptest::proptest! {
+        /// Whatever the bytes, a head is parsed, not complete, or refused.
+        #[test]
+        fn no_head_panics(status in "[0-9]{1,4}", headers in proptest::collection::vec("[A-Za-z-]{1,20}: ?[ -~]{0,20}", 0..9), noise in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            let lines = headers.concat();
+            let _ = parse(&[format!("HTTP/1.1 {status} OK\r\n{lines}\r\n\r\n").as_bytes(), &noise].concat());
+            let _ = parse(&noise);
+        }
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::io;
 use std::time::Duration;
 
+use adapter_api::{Finish, StreamState, TokenEvent, Usage, WorkerError, next_events};
+use api_types::sse::{Channel, FinishReason};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::endpoint::Endpoint;
+use crate::sse::SseEvent;
 use crate::test_tls::self_signed;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -284,6 +287,91 @@ async fn large_heads() {
     assert_eq!(fetch(&client(&endpoint)).await.unwrap().1, "ok");
     let (endpoint, _serving) = peer(vec![script(&[&head(70_000)], Then::WaitForClose)]).await;
     assert!(matches!(fetch(&client(&endpoint)).await, Err(StreamError::TooLarge { part: "head", .. })));
+}
+
+/// Ends at an event `end`; everything else is a token.
+struct UntilEnd;
+
+impl EventDecoder for UntilEnd {
+    fn event(
+        &mut self,
+        event: SseEvent<'_>,
+        sink: &mut dyn FnMut(TokenEvent<'_>),
+    ) -> Result<Option<Finish>, WorkerError> {
+        if event.data == "end" {
+            return Ok(Some(Finish { reason: FinishReason::Stop, usage: Usage::default() }));
+        }
+        sink(TokenEvent::Token { text: event.data, channel: Channel::Content });
+        Ok(None)
+    }
+}
+
+/// The tokens of a stream that must end well.
+async fn tokens(client: &StreamClient) -> usize {
+    let mut stream = client.open_events(&StreamRequest::post("/go", b"{}"), UntilEnd).await.unwrap();
+    let (mut tokens, mut ends) = (0, 0);
+    let mut sink = |event: TokenEvent<'_>| {
+        tokens += usize::from(matches!(event, TokenEvent::Token { .. }));
+        ends += usize::from(matches!(event, TokenEvent::End(_)));
+    };
+    while next_events(&mut stream, &mut sink).await.unwrap() == StreamState::Open {}
+    assert_eq!(ends, 1);
+    tokens
+}
+
+/// An answer of these events, each in a chunk.
+fn events(events: &[&str]) -> String {
+    let chunk = |event: &&str| format!("{:x}\r\ndata: {event}\n\n\r\n", event.len() + 8);
+    let chunks: String = events.iter().map(chunk).collect();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+}
+
+/// ORCH-3610: what comes after the last event is nobody's token, and its connection is not used again.
+#[tokio::test]
+async fn an_engine_that_goes_on_after_its_end_loses_the_connection() {
+    for (answer, reused) in
+        [(["a", "b", "end"].as_slice(), 1), (&["a", "b", "end", "c"], 0), (&["a", "b", "end", "end"], 0)]
+    {
+        let (endpoint, serving) = peer(vec![script(&[&events(answer)], Then::WaitForClose)]).await;
+        let client = client(&endpoint);
+        assert_eq!((tokens(&client).await, client.idle_connections()), (2, reused), "{answer:?}");
+        drop(client);
+        serving.await.unwrap();
+    }
+}
+
+/// An engine that sends comments without end holds nobody up, neither before its last event nor after it.
+#[tokio::test]
+async fn endless_comments_hold_nobody_up() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    for first in ["", "data: a\n\ndata: end\n\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        // In a thread of its own, so that there is always more to read.
+        let babbling = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
+                while stream.write_all(&b": still here\n\n".repeat(5000)).await.is_ok() {}
+            });
+        });
+        let client = client(&endpoint);
+        if first.is_empty() {
+            let mut stream = client.open_events(&StreamRequest::post("/go", b"{}"), UntilEnd).await.unwrap();
+            let mut follow = async || while next_events(&mut stream, &mut |_| ()).await.is_ok() {};
+            // `timeout` itself would let the clock have its turn.
+            tokio::select! {
+                biased;
+                () = follow() => panic!("the comments ended"),
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        } else {
+            assert_eq!(tokens(&client).await, 1);
+        }
+        drop(client);
+        babbling.join().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -245,6 +245,43 @@ async fn well_formed_failures() {
     assert!(matches!(outcome, Err(WorkerError::Adapter(_))));
 }
 
+/// ADAPT-3001: timings that make no sense are left out, and change nothing else; a count that makes no sense is no answer.
+#[tokio::test]
+async fn timings_that_make_no_sense() {
+    let last = |timings: &str, tokens: &str| {
+        format!(r#"{{"content":"","stop":true,"stop_type":"eos","tokens_predicted":{tokens},"timings":{timings}}}"#)
+    };
+    for (timings, cached, prefill, decode) in [
+        (r#"{"cache_n":3,"prompt_ms":1.5,"predicted_ms":20}"#, "Some(3)", "Some(1.5)", "Some(20.0)"),
+        (r#"{"cache_n":-3,"prompt_ms":-1.5,"predicted_ms":9.2e18}"#, "None", "None", "None"),
+        (r#"{"cache_n":1e99,"prompt_ms":null,"predicted_ms":1e999}"#, "None", "None", "None"),
+        (r#"{"cache_n":"3","prompt_ms":"NaN","predicted_ms":[1]}"#, "None", "None", "None"),
+        ("null", "None", "None", "None"),
+    ] {
+        let (events, outcome) = over_a_socket(COMPLETION, vec![made_of(&[&last(timings, "7")])]).await;
+        let usage = format!(
+            "Usage {{ tokens_in: None, tokens_cached: {cached}, tokens_out: Some(7), prefill_ms: {prefill}, decode_ms: {decode} }}"
+        );
+        assert!(outcome.is_ok() && events[1].contains(&usage), "{timings}: {outcome:?} {events:?}");
+    }
+    for tokens in ["-7", "1e99", "4294967296", "\"7\""] {
+        let (events, outcome) = over_a_socket(COMPLETION, vec![made_of(&[&last("{}", tokens)])]).await;
+        assert_eq!((outcome.map_err(|error| error.kind()), events.len()), (Err(ErrorKind::Internal), 1), "{tokens}");
+    }
+}
+
+/// ADAPT-3101: what comes after the end is read by nobody: it ends nothing twice and adds no token.
+#[tokio::test]
+async fn nothing_counts_after_the_end() {
+    let token = r#"{"content":"a","stop":false,"tokens_predicted":1}"#;
+    let last = r#"{"content":"","stop":true,"stop_type":"eos"}"#;
+    for after in [token, last, "not json", r#"{"error":{"code":500,"message":"oh"}}"#] {
+        let (events, outcome) = over_a_socket(COMPLETION, vec![made_of(&[token, last, after, after])]).await;
+        assert_eq!((outcome, events.len()), (Ok(()), 4), "{after}: {events:?}");
+        assert!(events[3].starts_with("End("), "{after}: {events:?}");
+    }
+}
+
 /// Reasoning and tool calls have channels of their own; escapes are undone; nothing counts after the end.
 #[tokio::test]
 async fn channels_of_a_chat() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use clap::Parser;
 use mock::server::{Connection, Listener, deal, handle, serve};
-use mock::{Config, Faults, OutputLength, SeedBehaviour, Simulation};
+use mock::{Config, Death, Faults, OutputLength, SeedBehaviour, Simulation};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -78,15 +78,28 @@ struct Args {
     /// Faults as JSON, or @FILE
     #[arg(long, value_parser = parse_faults)]
     faults: Option<Faults>,
+    /// File with faults as JSON; they are set again whenever it changes
+    #[arg(long, value_name = "PATH", conflicts_with = "faults")]
+    faults_file: Option<PathBuf>,
 }
+
+/// Gap between two looks at a file of faults.
+const LOOK_GAP: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let sim = Simulation::new(config(&args)?);
-    sim.on_crash(|code| std::process::exit(code.into()));
+    sim.on_crash(die);
+    let faults = args.faults_file.clone().map(FaultsFile::open).transpose()?;
+    if let Some(file) = &faults {
+        sim.set_faults(parse_faults(&file.text)?);
+    }
     let runtime = runtime()?;
     let listener = runtime.block_on(listen(&args))?;
     runtime.block_on(async {
+        if let Some(file) = faults {
+            tokio::spawn(file.watch(sim.clone()));
+        }
         if args.threads.get() == 1 {
             return serve(listener, sim).await;
         }
@@ -118,6 +131,56 @@ fn config(args: &Args) -> Result<Config> {
         embedding_width: args.embedding_width,
         faults: args.faults.clone().unwrap_or_default(),
     })
+}
+
+/// As llama.cpp dies of a CUDA error, or as asked for.
+fn die(death: Death) {
+    match death {
+        Death::Exit(code) => std::process::exit(code.into()),
+        Death::CudaError => {
+            let mut stderr = std::io::stderr();
+            // A report that nobody can read changes nothing.
+            let _unread = stderr.write_all(CUDA_REPORT.as_bytes());
+            std::process::abort();
+        }
+    }
+}
+
+/// Source: `ggml_cuda_error` and `ggml_abort` of llama.cpp.
+const CUDA_REPORT: &str = "\
+/src/llama.cpp/ggml/src/ggml-cuda/ggml-cuda.cu:98: CUDA error
+CUDA error: an illegal memory access was encountered
+  current device: 0, in function ggml_backend_cuda_synchronize at /src/llama.cpp/ggml/src/ggml-cuda/ggml-cuda.cu:2780
+  cudaStreamSynchronize(cuda_ctx->stream())
+";
+
+/// A file of faults, as it was read last.
+struct FaultsFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl FaultsFile {
+    fn open(path: PathBuf) -> Result<Self> {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { path, text })
+    }
+
+    /// Sets the faults whenever the file changes; what cannot be read or understood leaves them as they are.
+    async fn watch(mut self, sim: Simulation) {
+        loop {
+            tokio::time::sleep(LOOK_GAP).await;
+            let Ok(now) = Self::open(self.path.clone()) else { continue };
+            if now.text == self.text {
+                continue;
+            }
+            self = now;
+            match parse_faults(&self.text) {
+                Ok(faults) => sim.set_faults(faults),
+                Err(problem) => eprintln!("{}: {problem:#}", self.path.display()),
+            }
+        }
+    }
 }
 
 fn output_length(args: &Args) -> OutputLength {

@@ -159,7 +159,7 @@ impl From<&Finished> for Timings {
 }
 
 fn ratio(a: f64, b: f64) -> f64 {
-    if b > 0.0 { a / b } else { 0.0 }
+    if b == 0.0 { 0.0 } else { a / b }
 }
 
 pub(super) fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {

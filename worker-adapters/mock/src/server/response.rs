@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, SERVER};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_TYPE, SERVER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::body::TokenBody;
+use super::body::{TokenBody, filler};
 use crate::Refusal;
 
 /// The connection must end here, without an answer or in the middle of one.
@@ -24,6 +24,8 @@ pub(super) type Reply = Response<ReplyBody>;
 pub(super) enum ReplyBody {
     Full(Full<Bytes>),
     Tokens(Box<TokenBody>),
+    /// So many more bytes of nothing.
+    Filler(u64),
 }
 
 impl Body for ReplyBody {
@@ -34,20 +36,26 @@ impl Body for ReplyBody {
         match self.get_mut() {
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Tokens(body) => body.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Self::Filler(0) => Poll::Ready(None),
+            Self::Filler(left) => {
+                let piece;
+                (piece, *left) = filler(*left);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(body) => body.is_end_stream(),
-            Self::Tokens(_) => false,
+            Self::Tokens(_) | Self::Filler(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(body) => body.size_hint(),
-            Self::Tokens(_) => SizeHint::default(),
+            Self::Tokens(_) | Self::Filler(_) => SizeHint::default(),
         }
     }
 }
@@ -63,11 +71,19 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     full(status, "application/json; charset=utf-8", body)
 }
 
-/// A stream of events.
-pub(super) fn events(body: TokenBody) -> Reply {
+/// A response without a meaning and of any length, which is made while it is sent.
+pub(super) fn long(bytes: u64) -> Reply {
+    reply(StatusCode::OK, "application/json; charset=utf-8", ReplyBody::Filler(bytes))
+}
+
+/// A stream of events, perhaps with a length that it only claims to have.
+pub(super) fn events(body: TokenBody, length: Option<u64>) -> Reply {
     let mut reply = reply(StatusCode::OK, "text/event-stream", ReplyBody::Tokens(Box::new(body)));
     let name = HeaderName::from_static("x-accel-buffering");
     reply.headers_mut().insert(name, HeaderValue::from_static("no"));
+    if let Some(length) = length {
+        reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
     reply
 }
 

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::body::{Dialect, TokenBody, collect};
 use super::connection::Fate;
 use super::request::{ChatRequest, CompletionRequest, Echo, EmbeddingsRequest, TemplateRequest, TokenizeRequest};
-use super::response::{BrokenOff, Reply, error, events, full, json as json_reply, refusal};
+use super::response::{BrokenOff, Reply, error, events, full, json as json_reply, long, refusal};
 use super::{chat, completion, facts};
 use crate::ask::{Ask, render_chat};
-use crate::faults::{Faults, MidStream, Route};
+use crate::faults::{FaultKind, Faults, Inside, MidStream, Route};
 use crate::simulation::{Condition, Opening, Refusal, Simulation, Stats};
 use crate::text::{self, BOS};
 
@@ -22,37 +22,60 @@ struct Call {
     sim: Simulation,
     fate: Fate,
     body: Bytes,
-    fault: Option<(MidStream, u32)>,
+    fault: Option<Inside>,
+    /// What a stream says of its length.
+    length: Option<u64>,
 }
 
 type Answer = Result<Reply, BrokenOff>;
 
+/// So many bytes of a head are its middle.
+const HALF_HEAD: usize = 40;
+
 /// Answers one request. Dropping the future is what happens when the client goes away.
 pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fate) -> Answer {
+    fate.write_plainly();
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| BrokenOff)?.to_bytes();
     let path = parts.uri.path();
     let query = parts.uri.query().unwrap_or_default();
     if let Some(ours) = path.strip_prefix("/mock/") {
+        let body = read(body).await?;
         return Ok(mock(&parts.method, ours, query, &body, &sim).await);
     }
     let Some(route) = route_of(&parts.method, path) else {
+        read(body).await?;
         return Ok(error(StatusCode::NOT_FOUND, "File Not Found"));
     };
+    let fault = sim.take_fault(route);
+    if fault == Some(FaultKind::NoRead) {
+        sim.faults_replaced().await;
+        return Err(BrokenOff);
+    }
+    let body = read(body).await?;
     if route == Route::Generate {
         sim.count_request();
     }
-    let fault = match sim.open(route).await {
-        Opening::Go(fault) => fault,
+    let opening = sim.open(fault).await;
+    let mut call = Call { sim, fate, body, fault: None, length: None };
+    match opening {
+        Opening::Go(fault) => call.fault = fault,
         Opening::Refuse(status, text) => return Ok(refuse(status, text)),
         Opening::WebPage => return Ok(full(StatusCode::OK, "text/html", "<html><body>Welcome</body></html>\n")),
-    };
-    if sim.condition() == Condition::Loading {
+        Opening::TrickleHead(every) => call.fate.trickle_head(every),
+        Opening::HalfHead => {
+            call.fate.reset_after(HALF_HEAD);
+            return Ok(full(StatusCode::OK, "text/event-stream", ""));
+        }
+        Opening::WrongLength(bytes) => call.length = Some(bytes),
+    }
+    if call.sim.condition() == Condition::Loading {
         return refusal(&Refusal::Loading);
     }
-    let call = Call { sim, fate, body, fault };
-    if let (true, Some((fault, _))) = (route != Route::Generate, call.fault) {
-        return call.plain_fault(fault).await;
+    if let (true, Some(fault)) = (route != Route::Generate, call.fault.and_then(Inside::at_once)) {
+        match fault {
+            MidStream::Trickle(every) => call.fate.trickle(every),
+            fault => return call.plain_fault(fault).await,
+        }
     }
     match (route, path) {
         (Route::Generate, "/completion" | "/completions") => call.completion().await,
@@ -66,6 +89,10 @@ pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fat
         (Route::Tokenize, "/apply-template") => Ok(call.apply_template()),
         (Route::Tokenize, _) => Ok(call.tokenize()),
     }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, BrokenOff> {
+    Ok(body.collect().await.map_err(|_| BrokenOff)?.to_bytes())
 }
 
 fn route_of(method: &Method, path: &str) -> Option<Route> {
@@ -123,7 +150,10 @@ impl Call {
                 Flavour::Completion => Dialect::Completion(completion::Events::new(&config.model, echo, &generation)),
                 Flavour::Chat => Dialect::Chat(chat::Events::new(&config.model, &echo)),
             };
-            return Ok(events(TokenBody::new(generation, dialect, self.fate, config.burst.get())));
+            return Ok(events(TokenBody::new(generation, dialect, self.fate, config.burst.get()), self.length));
+        }
+        if let Some(Inside::After(_, MidStream::Trickle(every))) = self.fault {
+            self.fate.trickle(every);
         }
         let (text, finished) = match collect(generation).await {
             Ok(done) => done,
@@ -144,7 +174,7 @@ impl Call {
             Ok(request) => request,
             Err(problem) => return Ok(bad_request(&problem)),
         };
-        if let Some((fault, _)) = self.fault {
+        if let Some(fault) = self.fault.and_then(Inside::at_once) {
             return self.plain_fault(fault).await;
         }
         let (vectors, tokens) = match self.sim.embed(&request.input.into_vec()).await {
@@ -197,12 +227,14 @@ impl Call {
     async fn plain_fault(&self, fault: MidStream) -> Answer {
         match fault {
             MidStream::Stall => std::future::pending().await,
-            MidStream::Crash(code) => self.sim.crash(code),
+            MidStream::Crash(death) => self.sim.crash(death),
             MidStream::ErrorEvent => return Ok(error(StatusCode::INTERNAL_SERVER_ERROR, "the engine failed")),
             MidStream::MalformedEvent => {
                 return Ok(full(StatusCode::OK, "application/json; charset=utf-8", "{\"content\":"));
             }
-            MidStream::Reset | MidStream::HalfCharacter | MidStream::CleanEnd => {}
+            MidStream::OversizedLine(bytes) => return Ok(long(bytes)),
+            MidStream::Trickle(every) => self.fate.trickle(every),
+            MidStream::Reset | MidStream::HalfEvent | MidStream::HalfCharacter | MidStream::CleanEnd => {}
         }
         self.fate.reset();
         Err(BrokenOff)
@@ -260,6 +292,7 @@ fn count(stats: &Stats, name: &str) -> Option<u64> {
         "completed" => stats.completed,
         "cancelled" => stats.cancelled,
         "failed" => stats.failed,
+        "connections" => stats.connections,
         _ => return None,
     })
 }

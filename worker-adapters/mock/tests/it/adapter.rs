@@ -104,15 +104,19 @@ async fn faults_become_worker_errors() {
         (FaultKind::Refuse { status: 429, body: None }, "Busy"),
         (FaultKind::Refuse { status: 400, body: None }, "Rejected"),
         (FaultKind::WrongContentType, "Adapter"),
+        (FaultKind::HalfHead, "WorkerReset"),
         (FaultKind::Reset { after_tokens }, "WorkerReset"),
+        (FaultKind::HalfEvent { after_tokens }, "WorkerReset"),
+        (FaultKind::OversizedLine { after_tokens, bytes: 100_000_000 }, "Adapter"),
         (FaultKind::HalfCharacter { after_tokens }, "WorkerReset"),
         (FaultKind::CleanEnd { after_tokens }, "WorkerReset"),
         (FaultKind::MalformedEvent { after_tokens }, "Adapter"),
         (FaultKind::ErrorEvent { after_tokens }, "Adapter"),
         (FaultKind::Crash { after_tokens, code: 1 }, "WorkerReset"),
+        (FaultKind::CudaError { after_tokens }, "WorkerReset"),
     ] {
         let mock = Mock::new(Simulation::new(Config { faults: Faults::next(1, fault.clone()), ..Config::default() }));
-        let crashes = matches!(fault, FaultKind::Crash { .. });
+        let crashes = matches!(fault, FaultKind::Crash { .. } | FaultKind::CudaError { .. });
         let (tokens, error) = match mock.submit(&prompt("x", 1)).await {
             Err(error) => (0, error),
             Ok(stream) => {
@@ -138,7 +142,38 @@ async fn a_stall_is_endless() {
 }
 
 fn fault_is_early(fault: &FaultKind) -> bool {
-    matches!(fault, FaultKind::Refuse { .. } | FaultKind::WrongContentType)
+    matches!(fault, FaultKind::Refuse { .. } | FaultKind::WrongContentType | FaultKind::HalfHead)
+}
+
+/// ADAPT-3002, ORCH-3058: what is odd about an end after the engine's last event changes nothing but the times it tells.
+#[tokio::test(start_paused = true)]
+async fn odd_ends_are_ends() {
+    for (fault, timed) in [
+        (FaultKind::DuplicateEnd, true),
+        (FaultKind::TokensAfterEnd { tokens: 5 }, true),
+        (FaultKind::ClockJump { ms: Some(-5) }, false),
+        (FaultKind::OversizedLine { after_tokens: 3, bytes: 1000 }, true),
+    ] {
+        let mock = Mock::new(Simulation::new(Config { faults: Faults::next(1, fault.clone()), ..Config::default() }));
+        let (seen, end) = drain(mock.submit(&prompt("x", 1)).await.expect("taken")).await;
+        assert_eq!((end, seen.tokens), (Ok(()), 40), "{fault:?}");
+        assert_eq!(seen.finish.expect("an end").usage.decode_ms.is_some(), timed, "{fault:?}");
+    }
+    let cut = Faults::always(FaultKind::ResetBeforeEnd);
+    let mock = Mock::new(Simulation::new(Config { faults: cut, ..Config::default() }));
+    let (seen, end) = drain(mock.submit(&prompt("x", 1)).await.expect("taken")).await;
+    assert!(matches!(end, Err(WorkerError::WorkerReset(_))) && seen.tokens == 40 && seen.finish.is_none());
+}
+
+/// Byte by byte, events come as slowly as their bytes.
+#[tokio::test(start_paused = true)]
+async fn a_trickle_is_slow() {
+    let faults = Faults::always(FaultKind::Trickle { after_tokens: 1, ms: 1000 });
+    let mock = Mock::new(Simulation::new(Config { faults, ..Config::default() }));
+    let begin = Instant::now();
+    let (seen, end) = drain(mock.submit(&prompt("x", 1)).await.expect("taken")).await;
+    assert_eq!((end, seen.tokens), (Ok(()), 40));
+    assert!(begin.elapsed() > Duration::from_secs(40 * 60), "{:?}", begin.elapsed());
 }
 
 /// ADAPT-3000: `ready` comes with the end of loading, and `props` tells the slots.

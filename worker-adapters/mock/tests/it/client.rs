@@ -75,8 +75,20 @@ impl Pending {
     }
 
     /// Reads to the end and tells how many bytes came, or how the connection broke.
-    pub(crate) async fn ending(mut self) -> io::Result<usize> {
-        self.reader.read_to_end(&mut Vec::new()).await
+    pub(crate) async fn ending(self) -> io::Result<usize> {
+        self.bytes().await.1
+    }
+
+    /// What came, and how it ended.
+    pub(crate) async fn bytes(mut self) -> (Vec<u8>, io::Result<usize>) {
+        let mut bytes = Vec::new();
+        let end = self.reader.read_to_end(&mut bytes).await;
+        (bytes, end)
+    }
+
+    /// Reads to the end without keeping anything; how many bytes came.
+    pub(crate) async fn skim(mut self) -> u64 {
+        tokio::io::copy_buf(&mut self.reader, &mut tokio::io::sink()).await.expect("a clean end")
     }
 
     /// Waits until `count` events have come.
