@@ -132,29 +132,25 @@ impl Run<'_> {
     async fn follow(&self, mut stream: HostedStream, watch: &mut Watch) -> Over {
         let mut pass = Pass::new(&self.app.config.stream, self.is_home());
         loop {
-            let state = tokio::select! {
+            let late = tokio::select! {
                 biased;
-                state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => state,
-                // Nothing was asked of the engine, so nothing is known of it.
-                late = watch.expired() => match self.allow_more(late) {
-                    _ if late == Late::Idle && pass.is_full => {
-                        watch.touch();
-                        continue;
+                state = poll_fn(|cx| self.poll_stream(&mut stream, &mut pass, cx)) => {
+                    if std::mem::take(&mut pass.just_streamed) {
+                        self.streams(watch);
                     }
-                    Some(more) => {
-                        watch.allow(more);
-                        continue;
+                    match state {
+                        Ok(StreamState::Open) => watch.touch(),
+                        Ok(StreamState::Ended) => return Over::Ended(self.completed(pass.finish)),
+                        Err(error) => return self.failed(&error),
                     }
-                    None => return Over::Ended(self.too_late(late)),
-                },
+                }
+                // Of an engine that is not read nothing is known.
+                late = watch.expired() => if late == Late::Idle && pass.is_full { watch.touch() } else { Some(late) },
             };
-            if std::mem::take(&mut pass.just_streamed) {
-                self.streams(watch);
-            }
-            match state {
-                Ok(StreamState::Open) => watch.touch(),
-                Ok(StreamState::Ended) => return Over::Ended(self.completed(pass.finish)),
-                Err(error) => return self.failed(&error),
+            match late.map(|late| (late, self.allow_more(late))) {
+                None => {}
+                Some((_, Some(more))) => watch.allow(more),
+                Some((late, None)) => return Over::Ended(self.too_late(late)),
             }
         }
     }
@@ -430,9 +426,12 @@ impl Watch {
         watch
     }
 
-    /// The engine gave a sign of life.
-    fn touch(&mut self) {
+    /// The engine gave a sign of life. Tells which limit has been reached all the same: an engine that always has more to read
+    /// leaves the timer no turn.
+    fn touch(&mut self) -> Option<Late> {
         self.last_sign = Instant::now();
+        let (at, late) = self.next();
+        (at <= self.last_sign).then_some(late)
     }
 
     /// The task may decode for so long from now on. This can be sooner than the timer is set to.

@@ -8,7 +8,9 @@ use mock::process::MockEngineProcess;
 use reqwest::Version;
 use serde_json::{Value, json};
 
-use crate::harness::{Daemon, Event, config, config_of, eventually_async, pool, set_faults, start_engine, task, with};
+use crate::harness::{
+    Daemon, Event, config, config_of, eventually_async, id, pool, set_faults, start_engine, task, with,
+};
 
 /// Silence after which an engine is given up, in milliseconds.
 const IDLE_MS: u64 = 250;
@@ -370,4 +372,22 @@ async fn a_dying_engine_ends_its_stream() {
         eventually_async("no descriptor is left", async || (descriptors(&daemon) <= most).then_some(())).await;
     }
     assert!(daemon.list("", 100).await.iter().all(is_over));
+}
+
+/// OC-CORE-1022: an engine that floods its client does not keep the limits from being looked at. The one in the daemon itself always
+/// has the next token ready.
+#[tokio::test]
+async fn limits_hold_in_a_flood() {
+    let pool = "[[pools]]\nid = \"gpu0\"\nengine = \"mock\"\nmodel = \"mock-model\"\nctx = 2000000000\n";
+    let limits = "timeouts = { wall_ms = 200, idle_ms = 100 }\n";
+    let daemon = Daemon::start(&config_of(&[format!("{pool}{limits}")])).await;
+    daemon.ready().await;
+    let flood = with(task("Never end.", 1_000_000_000), "ctx", json!(2_000_000_000));
+    let flood = with(flood, "engine", json!("mock"));
+    let begin = Instant::now();
+    assert_eq!(daemon.accepted(&flood).await["queue_position"], 0);
+    let seen = daemon.until(&flood, "failed").await;
+    assert_eq!(seen["error"]["code"], "DECODE_TIMEOUT", "{seen}");
+    assert!(begin.elapsed() < LONGEST, "task {} took {:?}", id(&flood), begin.elapsed());
+    daemon.no_leases().await;
 }
