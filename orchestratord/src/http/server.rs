@@ -11,6 +11,7 @@ mod tls;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use config_schema::Server as Settings;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,8 @@ pub use self::tls::Tls;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time a connection over the limit has to ask, and is kept after its answer.
 const REFUSED_LINGER: Duration = Duration::from_secs(2);
+/// Time for the last words to a connection that has never asked anything.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// What serves connections: one per daemon, shared by its runtimes.
 pub struct Server {
@@ -92,20 +96,16 @@ impl Server {
             let (gate, in_progress) = (Arc::clone(&self.gate), requests.begin());
             async move { gate.handle(peer, request).await.map(|response| in_progress.until_sent(response)) }
         });
-        let connection = self.protocols.of(protocol).serve_connection(TokioIo::new(io), service);
-        tokio::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = enough(&requests, self.patience(seat), stop) => {
-                if seat.is_over_limit() {
-                    return;
-                }
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let (io, until) = (TokioIo::new(io), Until { requests: &requests, patience: self.patience(seat), stop });
+        let result = match protocol {
+            Protocol::Http1 => until.follow(pin!(self.protocols.http1.serve_connection(io, service))).await,
+            // Boxed: the connections that are many are small.
+            Protocol::Http2 => {
+                until.follow(Box::pin(self.protocols.http2.serve_connection(io, service)).as_mut()).await
             }
         };
         if let Err(error) = result {
-            debug!(%addr, error, "connection ended early");
+            debug!(%addr, %error, "connection ended early");
         }
     }
 
@@ -149,11 +149,35 @@ fn start(server: &Arc<Server>, stream: TcpStream, addr: SocketAddr, open: &TaskT
     }
 }
 
-/// Waits until a connection should take no further request.
-async fn enough(requests: &Requests, patience: Duration, stop: &CancellationToken) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = requests.idle_for(patience) => {}
+/// When a connection takes no further request.
+struct Until<'a> {
+    requests: &'a Requests,
+    patience: Duration,
+    stop: &'a CancellationToken,
+}
+
+impl Until<'_> {
+    /// Drives a connection until it ends; once it takes no further request it finishes those that it has.
+    async fn follow<C>(&self, mut connection: Pin<&mut C>) -> hyper::Result<()>
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = self.over() => connection.as_mut().graceful_shutdown(),
+        }
+        match self.requests.were_made() {
+            true => connection.await,
+            // It may be waiting for a client's first words without an end.
+            false => tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(())),
+        }
+    }
+
+    async fn over(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.requests.idle_for(self.patience) => {}
+        }
     }
 }
 

@@ -34,6 +34,11 @@ impl Requests {
         InProgress(Arc::clone(&self.0))
     }
 
+    /// Whether there has been a request.
+    pub(super) fn were_made(&self) -> bool {
+        self.0.read().0 > 0
+    }
+
     /// Waits until no request has been in progress for `time`, or for up to twice as long.
     pub(super) async fn idle_for(&self, time: Duration) {
         loop {

@@ -64,8 +64,7 @@ impl Tls {
         let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         let stream = tokio::time::timeout(self.handshake_timeout, TlsAcceptor::from(config).accept(stream)).await??;
         let protocol = match stream.get_ref().1.alpn_protocol() {
-            // The preface has yet to come, and hyper waits for it without an end where it is told what to expect.
-            Some(HTTP2) => Protocol::Either,
+            Some(HTTP2) => Protocol::Http2,
             _ => Protocol::Http1,
         };
         Ok((stream, protocol))
