@@ -19,3 +19,4 @@ mod sessions;
 mod shutdown;
 mod start;
 mod stream;
+mod transport;
