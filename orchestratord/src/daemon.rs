@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use api_types::PoolId;
 use auth_min::{Authenticator, check_bind};
 use config_schema::{BearerToken, Config, Loaded};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use state_db::{AcceptedTask, Opened, Retention, StateDb};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -28,6 +29,8 @@ use crate::unsupported;
 
 /// Gap between two rounds of forgetting finished tasks and expired sessions.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Open files besides the clients' connections: those to engines, the database, the log.
+const FILES_BESIDE_CONNECTIONS: u64 = 256;
 /// Time connections have to send what is left after the last task has ended.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -40,17 +43,14 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let server = &loaded.config.server;
     check_bind(server.bind, loaded.token.is_some())?;
     let authenticator = Authenticator::new(loaded.token.as_ref(), server.auth_optional, server.trust_proxy_auth);
-    let refused = unsupported::refused(&loaded.config);
-    if !refused.is_empty() {
-        bail!(
-            "this version cannot do yet what the configuration asks for; remove these settings:\n  {}",
-            refused.join("\n  ")
-        );
-    }
     for setting in unsupported::ignored(&loaded.config) {
         narrate::ignored(setting);
     }
-    let listener = http::bind(server.bind).with_context(|| cannot_listen(server.bind))?;
+    if let Some(files) = too_few_open_files(server.max_connections.get()) {
+        narrate::few_open_files(files, server.max_connections.get());
+    }
+    let tls = http::Tls::load(server)?;
+    let listener = http::bind(server).with_context(|| cannot_listen(server.bind))?;
     let threads = match server.threads {
         Some(threads) => threads.get(),
         None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -59,6 +59,7 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let opened = open_state(&loaded.config, &clock)?;
     let app = App::new(loaded.config, opened.db, clock);
     let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
+    let server = Arc::new(http::Server::new(gate, &app.config.server, tls));
     let stops = Stops::default();
 
     let main = runtime()?;
@@ -66,13 +67,14 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let inside = main.enter();
     recover(&app, opened.pending);
     drop(inside);
-    let workers = spawn_workers(threads, &listener, &gate, &stops)?;
+    let workers = spawn_workers(threads, &listener, &server, &stops)?;
     let addr = listener.local_addr().context("the listening socket has no address")?;
-    narrate::listening(addr, app.pools.iter().count(), &origin);
+    let scheme = if server.tls().is_some() { "https" } else { "http" };
+    narrate::listening(scheme, addr, app.pools.iter().count(), &origin);
     if let Some(path) = port_file {
         std::fs::write(&path, format!("{addr}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, gate, listener, stops));
+    let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, server, listener, stops));
     app.db.close();
     ended?;
     for worker in workers {
@@ -81,6 +83,25 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks what the configuration names without taking anything into use.
+///
+/// # Errors
+/// A certificate that cannot be used.
+pub fn check(loaded: &Loaded) -> anyhow::Result<()> {
+    http::Tls::load(&loaded.config.server).map(drop)
+}
+
+/// Raises the limit on open files as far as we may; what it is then, if that is too little.
+fn too_few_open_files(connections: usize) -> Option<u64> {
+    let mut limits = getrlimit(Resource::Nofile);
+    limits.current = limits.maximum;
+    // Where that is not allowed the old limit stays, and is looked at below.
+    let _ = setrlimit(Resource::Nofile, limits);
+    let files = getrlimit(Resource::Nofile).current?;
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE_CONNECTIONS);
+    (files < wanted).then_some(files)
 }
 
 /// Opens the journal and the history.
@@ -132,24 +153,24 @@ fn runtime() -> io::Result<Runtime> {
 fn spawn_workers(
     threads: usize,
     listener: &std::net::TcpListener,
-    gate: &Arc<Gate>,
+    server: &Arc<http::Server>,
     stops: &Stops,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     (1..threads)
         .map(|number| {
-            let (listener, gate, stops) = (listener.try_clone()?, Arc::clone(gate), stops.clone());
+            let (listener, server, stops) = (listener.try_clone()?, Arc::clone(server), stops.clone());
             let runtime = runtime()?;
-            let body = move || runtime.block_on(accept(listener, gate, stops));
+            let body = move || runtime.block_on(accept(listener, server, stops));
             std::thread::Builder::new().name(format!("serve-{number}")).spawn(body)
         })
         .collect::<io::Result<_>>()
         .context("cannot start the runtime threads; lower server.threads")
 }
 
-async fn accept(listener: std::net::TcpListener, gate: Arc<Gate>, stops: Stops) {
+async fn accept(listener: std::net::TcpListener, server: Arc<http::Server>, stops: Stops) {
     match TcpListener::from_std(listener) {
         Ok(listener) => {
-            http::run(listener, gate, stops.connections, stops.accepting).await;
+            http::run(listener, server, stops.connections, stops.accepting).await;
             // The connections live on this runtime, which goes when this function returns.
             stops.serving.cancelled().await;
         }
@@ -161,17 +182,18 @@ async fn accept(listener: std::net::TcpListener, gate: Arc<Gate>, stops: Stops) 
 async fn serve(
     app: Arc<App>,
     keys: &EngineKeys,
-    gate: Arc<Gate>,
+    server: Arc<http::Server>,
     listener: std::net::TcpListener,
     stops: Stops,
 ) -> anyhow::Result<()> {
     start_pools(&app, keys, &stops.serving);
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    tokio::spawn(accept(listener, gate, stops.clone()));
+    tokio::spawn(accept(listener, Arc::clone(&server), stops.clone()));
     tokio::select! {
         () = alarms(&app) => {}
         () = housekeeping(&app) => {}
+        ended = reloads(&server) => ended?,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -209,6 +231,16 @@ fn start_pools(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
 
 async fn alarms(app: &Arc<App>) {
     app.alarms.run(app.clock, |task, alarm| app.alarm(task, alarm)).await;
+}
+
+/// Reads the certificate again on every SIGHUP. Without TLS the signal keeps its usual meaning.
+async fn reloads(server: &http::Server) -> anyhow::Result<()> {
+    let Some(tls) = server.tls() else { return std::future::pending().await };
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    while hangup.recv().await.is_some() {
+        narrate::certificate_read(&tls.reload());
+    }
+    Ok(())
 }
 
 async fn housekeeping(app: &App) {

@@ -13,4 +13,4 @@ mod tasks;
 
 pub use gate::Gate;
 pub use router::{ROUTES, router};
-pub use server::{bind, run};
+pub use server::{Server, Tls, bind, run};

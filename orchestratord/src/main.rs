@@ -43,7 +43,7 @@ ORCHD_SSE_CHANNEL_CAP, ORCHD_SSE_MICROBATCH, ORCHD_SSE_HEARTBEAT_MS, CANCEL_ON_D
 Order: flags, environment, file, defaults.
 
 SIGTERM and SIGINT stop it: no new connections, waiting tasks end at once, running ones have server.shutdown_grace_ms; a second
-signal ends them now.
+signal ends them now. SIGHUP reads the certificate of server.tls_cert and server.tls_key again.
 
 Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong flags or configuration.";
 
@@ -61,6 +61,10 @@ fn main() -> ExitCode {
         }
     };
     if check_only {
+        if let Err(error) = daemon::check(&loaded) {
+            eprintln!("orchestratord: {error:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
         println!(
             "{}: {} pools, would listen on {}",
             loaded.origin,

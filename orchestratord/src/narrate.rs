@@ -245,15 +245,37 @@ pub fn ignored(setting: &str) {
 }
 
 /// The daemon listens.
-pub fn listening(addr: SocketAddr, pools: usize, config: &str) {
+pub fn listening(scheme: &str, addr: SocketAddr, pools: usize, config: &str) {
     info!(
-        human = %format_args!("orchestratord listens on http://{addr} with {pools} pools from {config}"),
+        human = %format_args!("orchestratord listens on {scheme}://{addr} with {pools} pools from {config}"),
         actor = %Actor::Orchestratord,
         action = "listen",
         %addr,
         pools,
         config,
     );
+}
+
+/// The system allows fewer open files than the configuration allows connections.
+pub fn few_open_files(files: u64, connections: usize) {
+    let human = format_args!(
+        "may open {files} files, too few for {connections} connections; raise the limit or lower server.max_connections"
+    );
+    narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "listen", human));
+}
+
+/// The certificate's files were read again.
+pub fn certificate_read(outcome: &anyhow::Result<()>) {
+    match outcome {
+        Ok(()) => {
+            let human = format_args!("serves new connections with the certificate that it has just read");
+            narrate(Level::INFO, &Narration::new(Actor::Orchestratord, "reload_certificate", human));
+        }
+        Err(error) => {
+            let human = format_args!("keeps its old certificate: {error:#}");
+            narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "reload_certificate", human));
+        }
+    }
 }
 
 /// The daemon was told to stop.

@@ -36,7 +36,8 @@ const CONNECTION: &str = "Connection";
 /// Which server, and with which token.
 #[derive(clap::Args)]
 pub(crate) struct Connection {
-    /// The server: `http://host:port`, `https://host`, `unix:/path/of/socket` or `host:port`.
+    /// The server: `http://host:port`, `https://host`, `unix:/path/of/socket` or `host:port`. For a certificate of one's own
+    /// authority, SSL_CERT_FILE names the PEM file to trust instead of the system's.
     #[arg(
         long,
         visible_alias = "addr",

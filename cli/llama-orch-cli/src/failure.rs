@@ -78,6 +78,11 @@ impl fmt::Display for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let next = match &error {
+            ClientError::Unreachable { .. } if what(&error).contains("certificate") => Some(
+                "trust the authority of the server's certificate with SSL_CERT_FILE=/path/of/ca.pem, or name the server as its \
+                 certificate does"
+                    .into(),
+            ),
             ClientError::Unreachable { .. } => Some(
                 "start the server with `orchestratord`, or name another one with --server or LLAMA_ORCH_SERVER".into(),
             ),

@@ -26,6 +26,14 @@ fn server(server: &Server, has_token: bool, findings: &mut Findings) {
         (None, Some(_)) => findings.problem("server.tls_cert", "`tls_key` is set, so this must name its certificate"),
         _ => {}
     }
+    let range = Server::PEER_TIMEOUT_MS;
+    if !range.contains(&server.peer_timeout_ms) {
+        findings.problem("server.peer_timeout_ms", format!("expected {} to {}", range.start(), range.end()));
+    }
+    if server.max_connections_per_address > Some(server.max_connections) {
+        findings
+            .problem("server.max_connections_per_address", "is more than `max_connections`; lower it, or leave it out");
+    }
     for (i, origin) in server.cors_origins.iter().enumerate() {
         if !is_origin(origin) {
             findings.problem(

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, EXPECT, HeaderName};
 use bytes::{Bytes, BytesMut};
+use config_schema::Server as Settings;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
@@ -18,12 +19,18 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Reads a JSON body strictly.
 ///
 /// # Errors
-/// `INVALID_PARAMS` for a body over the limit or one that does not fit the type.
+/// `INVALID_PARAMS` for a body that is over the limit, does not arrive in time or does not fit the type.
 pub(super) async fn json<T: DeserializeOwned>(
-    mut body: Body,
+    body: Body,
     headers: &HeaderMap,
-    limit: usize,
+    settings: &Settings,
 ) -> Result<T, ErrorEnvelope> {
+    let reading = read(body, headers, settings.max_body_bytes.get());
+    let bytes = tokio::time::timeout(settings.body_timeout(), reading).await.map_err(|_| too_slow(settings))??;
+    from_json(&bytes).map_err(|error| unfit(&error))
+}
+
+async fn read(mut body: Body, headers: &HeaderMap, limit: usize) -> Result<BytesMut, ErrorEnvelope> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         if !headers.contains_key(EXPECT) {
@@ -41,7 +48,7 @@ pub(super) async fn json<T: DeserializeOwned>(
             return Err(too_large(limit));
         }
     }
-    from_json(&bytes).map_err(|error| unfit(&error))
+    Ok(bytes)
 }
 
 /// Reads on for a while and throws it away: a client that is still sending would otherwise see a broken connection instead
@@ -94,6 +101,14 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u32>, ErrorEnv
 fn too_large(limit: usize) -> ErrorEnvelope {
     let message = format!(
         "the body is larger than {limit} bytes; shorten it, or ask the operator to raise server.max_body_bytes"
+    );
+    ErrorEnvelope::new(ErrorKind::InvalidParams, message)
+}
+
+fn too_slow(settings: &Settings) -> ErrorEnvelope {
+    let message = format!(
+        "the body did not arrive within {} ms; send it at once, or ask the operator to raise server.body_timeout_ms",
+        settings.body_timeout_ms
     );
     ErrorEnvelope::new(ErrorKind::InvalidParams, message)
 }

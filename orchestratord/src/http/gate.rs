@@ -1,7 +1,7 @@
 //! What happens to every request before and after its handler: correlation id, foreign hosts, tokens.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use auth_min::{Authenticator, Identity, check_host, is_loopback};
@@ -26,6 +26,14 @@ const MAX_CORRELATION_ID: usize = 128;
 /// The paths that need no token: a supervisor must be able to ask whether we live.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    /// The server has more connections than it should, this one among them.
+    pub(super) is_over_limit: bool,
+}
+
 /// The way in: one per daemon, shared by all connections.
 pub struct Gate {
     router: Router,
@@ -42,13 +50,13 @@ impl Gate {
     ///
     /// # Errors
     /// Never; the type is hyper's.
-    pub async fn handle(
+    pub(super) async fn handle(
         self: Arc<Self>,
-        peer: SocketAddr,
+        peer: Peer,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (correlation_id, header) = correlation_id(request.headers());
-        let mut response = match self.admit(peer.ip(), &request) {
+        let mut response = match self.admit(peer, &request) {
             Ok(identity) => {
                 request.extensions_mut().insert(Caller { correlation_id, identity });
                 self.router.clone().call(request).await.unwrap_or_else(|never| match never {})
@@ -59,19 +67,23 @@ impl Gate {
         Ok(response)
     }
 
-    fn admit(&self, peer: IpAddr, request: &Request<Incoming>) -> Result<Identity, Box<Response<Body>>> {
+    fn admit(&self, peer: Peer, request: &Request<Incoming>) -> Result<Identity, Box<Response<Body>>> {
+        let (addr, is_over_limit) = (peer.addr.ip(), peer.is_over_limit);
         let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
         let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str().as_bytes()));
-        if let Err(foreign) = check_host(host, is_loopback(peer)) {
-            debug!(%peer, "refused a request for a foreign host");
+        if let Err(foreign) = check_host(host, is_loopback(addr)) {
+            debug!(%addr, "refused a request for a foreign host");
             return Err(Box::new(respond::foreign_host(foreign)));
         }
         if OPEN_PATHS.contains(&request.uri().path()) {
             return Ok(Identity::Localhost);
         }
+        if is_over_limit {
+            return Err(Box::new(respond::too_many_connections(request.version())));
+        }
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        self.authenticator.check(peer, authorization).map_err(|denied| {
-            debug!(%peer, code = denied.code(), "refused a request");
+        self.authenticator.check(addr, authorization).map_err(|denied| {
+            debug!(%addr, code = denied.code(), "refused a request");
             Box::new(respond::denied(denied))
         })
     }

@@ -1,12 +1,14 @@
 //! Errors as responses: the one place that turns an envelope into status, headers and body.
 
-use api_types::{AdmissionResponse, AuthErrorEnvelope, ErrorEnvelope, ErrorKind};
+use api_types::{AdmissionResponse, AuthErrorEnvelope, ErrorEnvelope, ErrorKind, PolicyLabel};
 use auth_min::{Denied, ForeignHost};
 use axum::Json;
-use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 
+/// Wait that is asked of a client whose connection was one too many.
+const CONNECTION_RETRY_MS: i64 = 1000;
 const BACKOFF_MS: HeaderName = HeaderName::from_static("x-backoff-ms");
 
 /// A typed refusal as a response. 429 always carries the wait, in the body and in both headers (OC-CTRL-2011).
@@ -53,6 +55,20 @@ pub(super) fn denied(denied: Denied) -> Response {
 /// 403.
 pub(super) fn foreign_host(foreign: ForeignHost) -> Response {
     auth(ForeignHost::STATUS, ForeignHost::CODE, foreign.to_string(), ForeignHost::HINT)
+}
+
+/// 429 on a connection that is one too many; it is closed afterwards.
+pub(super) fn too_many_connections(version: Version) -> Response {
+    let message = "too many connections are open; close idle ones, or ask the operator to raise server.max_connections \
+                   or server.max_connections_per_address";
+    let mut envelope = ErrorEnvelope::new(ErrorKind::AdmissionReject, message);
+    envelope.policy_label = Some(PolicyLabel::RateLimit);
+    envelope.retry_after_ms = Some(CONNECTION_RETRY_MS);
+    let mut response = error(envelope);
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// 404 for a path that nothing serves.

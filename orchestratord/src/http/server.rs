@@ -3,48 +3,121 @@
 //! One current-thread runtime per core shares one listening socket; a connection stays on the core that accepted it, and so
 //! do the streams of the tasks it submits. A work-stealing runtime costs several microseconds per token for moving them about.
 
+mod connections;
+mod protocol;
+mod requests;
+mod socket;
+mod tls;
+
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Request;
+use config_schema::Server as Settings;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::gate::Gate;
+use self::connections::{Connections, Seat};
+use self::protocol::{Protocol, Protocols};
+use self::requests::Requests;
+use super::gate::{Gate, Peer};
 
-/// Time a client has to send a request's head, also between two requests of one connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Most a connection buffers of a request's head.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// HTTP/2 streams a client may have open on one connection.
-const MAX_H2_STREAMS: u32 = 1024;
+pub use self::socket::bind;
+pub use self::tls::Tls;
+
 /// Wait after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time a connection over the limit has to ask, and is kept after its answer.
+const REFUSED_LINGER: Duration = Duration::from_secs(2);
+/// Time for the last words to a connection that has never asked anything.
+const FAREWELL: Duration = Duration::from_millis(100);
 
-/// Opens the listening socket.
-///
-/// # Errors
-/// The operating system's, for example when the port is in use.
-pub fn bind(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for the old connections' time-wait to pass.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(4096)?;
-    Ok(socket.into())
+/// What serves connections: one per daemon, shared by its runtimes.
+pub struct Server {
+    gate: Arc<Gate>,
+    tls: Option<Tls>,
+    connections: Arc<Connections>,
+    protocols: Protocols,
+    head_timeout: Duration,
 }
 
-/// Accepts connections and serves them on the current runtime, each as one of `connections`, until `stop`; the open ones then
-/// finish their request.
-pub async fn run(listener: TcpListener, gate: Arc<Gate>, connections: TaskTracker, stop: CancellationToken) {
+impl Server {
+    /// A server that leads to `gate`, by TLS where there is a certificate.
+    pub fn new(gate: Arc<Gate>, settings: &Settings, tls: Option<Tls>) -> Self {
+        Self {
+            gate,
+            tls,
+            connections: Arc::new(Connections::new(settings)),
+            protocols: Protocols::new(settings),
+            head_timeout: settings.head_timeout(),
+        }
+    }
+
+    /// The certificate, when this server speaks TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    async fn serve_clear(self: Arc<Self>, stream: TcpStream, addr: SocketAddr, seat: Seat, stop: CancellationToken) {
+        match tokio::time::timeout(self.patience(&seat), protocol::sniff(&stream)).await {
+            Ok(Ok(protocol)) => self.drive(stream, protocol, addr, &seat, &stop).await,
+            Ok(Err(error)) => debug!(%addr, %error, "connection lost before its first request"),
+            Err(_) => debug!(%addr, "connection closed: it sent nothing"),
+        }
+    }
+
+    async fn serve_tls(self: Arc<Self>, stream: TcpStream, addr: SocketAddr, seat: Seat, stop: CancellationToken) {
+        let Some(tls) = &self.tls else { return };
+        match tls.accept(stream).await {
+            Ok((stream, protocol)) => self.drive(stream, protocol, addr, &seat, &stop).await,
+            Err(error) => debug!(%addr, %error, "TLS handshake failed"),
+        }
+    }
+
+    /// Serves requests until the connection ends, has been idle for too long, or the server stops; the open ones are
+    /// then finished.
+    async fn drive<Io>(&self, io: Io, protocol: Protocol, addr: SocketAddr, seat: &Seat, stop: &CancellationToken)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let requests = Requests::default();
+        let peer = Peer { addr, is_over_limit: seat.is_over_limit() };
+        let service = service_fn(|request: Request<Incoming>| {
+            let (gate, in_progress) = (Arc::clone(&self.gate), requests.begin());
+            async move { gate.handle(peer, request).await.map(|response| in_progress.until_sent(response)) }
+        });
+        let (io, until) = (TokioIo::new(io), Until { requests: &requests, patience: self.patience(seat), stop });
+        let result = match protocol {
+            Protocol::Http1 => until.follow(pin!(self.protocols.http1.serve_connection(io, service))).await,
+            // Boxed: the connections that are many are small.
+            Protocol::Http2 => {
+                until.follow(Box::pin(self.protocols.http2.serve_connection(io, service)).as_mut()).await
+            }
+        };
+        if let Err(error) = result {
+            debug!(%addr, %error, "connection ended early");
+        }
+    }
+
+    /// How long a connection may be without a request.
+    fn patience(&self, seat: &Seat) -> Duration {
+        if seat.is_over_limit() { REFUSED_LINGER.min(self.head_timeout) } else { self.head_timeout }
+    }
+}
+
+/// Accepts connections and serves them on the current runtime, each as one of `open`, until `stop`; the open ones then finish
+/// their request.
+pub async fn run(listener: TcpListener, server: Arc<Server>, open: TaskTracker, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -52,9 +125,7 @@ pub async fn run(listener: TcpListener, gate: Arc<Gate>, connections: TaskTracke
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(serve(stream, peer, Arc::clone(&gate), stop.clone()));
-            }
+            Ok((stream, addr)) => start(&server, stream, addr, &open, &stop),
             Err(error) if is_connection_error(&error) => debug!(%error, "connection lost before it was accepted"),
             Err(error) => {
                 warn!(%error, "cannot accept connections; raise the limit on open files if this goes on");
@@ -64,26 +135,49 @@ pub async fn run(listener: TcpListener, gate: Arc<Gate>, connections: TaskTracke
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, gate: Arc<Gate>, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "connection lost before it was served");
+/// Serves a connection if it finds a seat. Clear and TLS are two futures, so that the small one stays small.
+fn start(server: &Arc<Server>, stream: TcpStream, addr: SocketAddr, open: &TaskTracker, stop: &CancellationToken) {
+    let Some(seat) = server.connections.seat(addr.ip()) else {
+        debug!(%addr, "connection dropped: far too many are open");
         return;
-    }
-    let service = service_fn(|request| Arc::clone(&gate).handle(peer, request));
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
-    server.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_H2_STREAMS);
-    let connection = server.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
     };
-    if let Err(error) = result {
-        debug!(%peer, error, "connection ended early");
+    let (server, stop) = (Arc::clone(server), stop.clone());
+    if server.tls.is_some() {
+        open.spawn(server.serve_tls(stream, addr, seat, stop));
+    } else {
+        open.spawn(server.serve_clear(stream, addr, seat, stop));
+    }
+}
+
+/// When a connection takes no further request.
+struct Until<'a> {
+    requests: &'a Requests,
+    patience: Duration,
+    stop: &'a CancellationToken,
+}
+
+impl Until<'_> {
+    /// Drives a connection until it ends; once it takes no further request it finishes those that it has.
+    async fn follow<C>(&self, mut connection: Pin<&mut C>) -> hyper::Result<()>
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = self.over() => connection.as_mut().graceful_shutdown(),
+        }
+        match self.requests.were_made() {
+            true => connection.await,
+            // It may be waiting for a client's first words without an end.
+            false => tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(())),
+        }
+    }
+
+    async fn over(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.requests.idle_for(self.patience) => {}
+        }
     }
 }
 

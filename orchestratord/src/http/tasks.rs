@@ -25,8 +25,7 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let limit = app.config.server.max_body_bytes.get();
-    let request: TaskRequest = match body::json(body, &headers, limit).await {
+    let request: TaskRequest = match body::json(body, &headers, &app.config.server).await {
         Ok(request) => request,
         Err(refusal) => return respond::error(refusal),
     };

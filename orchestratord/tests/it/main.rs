@@ -21,3 +21,4 @@ mod sessions;
 mod shutdown;
 mod start;
 mod stream;
+mod transport;

@@ -8,4 +8,5 @@ mod run;
 #[path = "../../../../tools/openapi-client/tests/it/server.rs"]
 mod server;
 mod tasks;
+mod tls;
 mod views;

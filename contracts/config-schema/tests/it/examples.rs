@@ -100,6 +100,10 @@ fn the_schema_refuses_only_what_the_loader_refuses() {
     let bad = [
         "[server]\nbnd = \"127.0.0.1:1\"\n",
         "[server]\nmax_body_bytes = 0\n",
+        "[server]\nmax_connections = 0\n",
+        "[server]\nhead_timeout_ms = 0\n",
+        "[server]\npeer_timeout_ms = 1999\n",
+        "[server]\npeer_timeout_ms = 3600001\n",
         "[stream]\nmicrobatch_ms = 51\n",
         "[catalog]\nindex = \"sql\"\n",
         "[admission]\ntoken_rate_limit_rps = 0.0\n",

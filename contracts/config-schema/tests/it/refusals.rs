@@ -166,6 +166,8 @@ fn rules_between_values() {
 #[test]
 fn limits_hold_or_are_refused() {
     let cases: &[(&str, &str)] = &[
+        ("[server]\npeer_timeout_ms = 0", "server.peer_timeout_ms"),
+        ("[server]\nmax_connections = 5\nmax_connections_per_address = 6", "server.max_connections_per_address"),
         ("[sessions]\ntokens_budget = 0", "sessions.tokens_budget"),
         ("[sessions]\ntime_budget_ms = 0", "sessions.time_budget_ms"),
         ("[sessions]\ncost_budget = 0.0\ncost_per_1k_tokens = 1.0", "sessions.cost_budget"),
