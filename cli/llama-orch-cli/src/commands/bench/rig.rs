@@ -109,7 +109,8 @@ impl Engines {
     pub(super) async fn orchestrator(&self, settings: &str) -> Result<Orchestrator, Failure> {
         // A journal of its own, each time.
         let data_dir = TempDir::new_in(self.folder.path()).map_err(|error| cannot_write(&error))?;
-        Orchestrator::start(self.folder.path(), &config(data_dir.path(), &self.engines, settings)).await
+        let config = config(data_dir.path(), &self.engines, settings);
+        Orchestrator::start(self.folder.path(), &config, data_dir).await
     }
 
     /// Starts nginx in front of them, with as many workers and ready for as many streams.
@@ -157,10 +158,11 @@ pub(super) struct Orchestrator {
     /// Time from its start to its first answer.
     pub(super) start: Duration,
     process: Process,
+    _data_dir: TempDir,
 }
 
 impl Orchestrator {
-    async fn start(folder: &Path, config: &str) -> Result<Self, Failure> {
+    async fn start(folder: &Path, config: &str, data_dir: TempDir) -> Result<Self, Failure> {
         let config_file = folder.join("llama-orch.toml");
         let port_file = folder.join("orchestratord.port");
         std::fs::write(&config_file, config).map_err(|error| cannot_write(&error))?;
@@ -175,8 +177,7 @@ impl Orchestrator {
         };
         let url = format!("http://{}", process.until(look).await?);
         let start = process.age();
-        let server = url.parse().map_err(|error: ServerError| Failure::local(error.to_string()))?;
-        Ok(Self { client: Client::new(ClientConfig::new(server))?, url, start, process })
+        Ok(Self { client: client(&url)?, url, start, process, _data_dir: data_dir })
     }
 
     /// Waits until all pools are ready.
@@ -205,6 +206,11 @@ impl Orchestrator {
         }
     }
 
+    /// Another client of it, with connections of its own.
+    pub(super) fn another_client(&self) -> Result<Client, Failure> {
+        client(&self.url)
+    }
+
     /// Time since its start.
     pub(super) fn age(&self) -> Duration {
         self.process.age()
@@ -214,6 +220,11 @@ impl Orchestrator {
     pub(super) fn meter(&self) -> Meter {
         self.process.meter()
     }
+}
+
+fn client(url: &str) -> Result<Client, Failure> {
+    let server = url.parse().map_err(|error: ServerError| Failure::local(error.to_string()))?;
+    Ok(Client::new(ClientConfig::new(server))?)
 }
 
 /// A simulated engine.

@@ -62,24 +62,24 @@ fn length(args: &SoakArgs) -> Duration {
 pub(super) async fn measure(args: &SoakArgs) -> Result<Figures, Failure> {
     allow_open_files(OPEN_FILES)?;
     let mut rig = Rig::start(&engines(), SETTINGS).await?;
-    let host = Arc::new(Host {
-        address: address(&rig.orchestrator.url)?,
-        client: rig.orchestrator.client.clone(),
-        ledger: Ledger::default(),
-    });
+    let ledger = Arc::new(Ledger::default());
+    let address = address(&rig.orchestrator.url)?;
+    let client = rig.orchestrator.another_client()?;
+    let host = Arc::new(Host { address, client, ledger: Arc::clone(&ledger) });
     let mut load = Load { host, visits: JoinSet::new(), rng: Rng::seed_from_u64(args.seed), rate: FIRST_RATE };
     let sampler = Sampler::new(&rig.orchestrator);
-    let before = sampler.take(Duration::ZERO, &load.host.ledger).await?;
+    let before = sampler.take(Duration::ZERO, &ledger).await?;
 
     load.calibrate(f64::from(args.load) / 100.0).await?;
     eprintln!("llama-orch: {:.0} visits per second for {} min", load.rate, args.minutes);
     let samples = run(args, &mut rig, &mut load, &sampler).await?;
     let Load { host, mut visits, rate, .. } = load;
     let drained = timeout(DRAIN, async { while visits.join_next().await.is_some() {} }).await.is_ok();
-    drop(visits);
-    let after = settled(&rig, &sampler, &host.ledger, &before).await?;
+    // With the last visit their client goes, and its connections.
+    drop((visits, host));
+    let after = settled(&rig, &sampler, &ledger, &before).await?;
     let settings = Settings::new(args, rate);
-    Ok(Figures::new(settings, samples, &before, after, host.ledger.counts(), drained))
+    Ok(Figures::new(settings, samples, &before, after, ledger.counts(), drained))
 }
 
 /// Two replicas of one pool, and another pool.

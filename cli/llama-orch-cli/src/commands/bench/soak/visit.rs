@@ -36,7 +36,7 @@ const SLOW_TOKENS: u16 = 2000;
 pub(super) struct Host {
     pub(super) address: SocketAddr,
     pub(super) client: Client,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// What a client does.
