@@ -1,5 +1,7 @@
 //! Developer chores behind one door: `cargo xtask <command>`.
 
+mod bench;
+mod build;
 mod ci;
 mod cmd;
 mod engine;
@@ -48,6 +50,10 @@ enum Command {
     SpecExtract,
     /// Play the scheduler through virtual time: what a change of policy does to waits, throughput and fairness.
     Simulate(simulate::Args),
+    /// Compare the orchestrator with nginx, figure by figure (`llama-orch bench compare` with release builds).
+    Compare(bench::Args),
+    /// Load it for a long time and see whether it stays as it is (`llama-orch bench soak` with release builds).
+    Soak(bench::Args),
     /// Format, lint, generate, test and check specs: the loop before a commit.
     #[command(name = "dev:loop", alias = "dev-loop")]
     DevLoop,
@@ -75,6 +81,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Specs(args) => specs::run(&args),
         Command::SpecExtract => specs::extract(),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Compare(args) => bench::run("compare", &args),
+        Command::Soak(args) => bench::run("soak", &args),
         Command::DevLoop => ci::dev_loop(),
     }
 }

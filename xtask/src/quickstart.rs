@@ -3,7 +3,6 @@
 //! Builds the daemon and the command-line client, brings the real engine up, starts the daemon on a free port with a
 //! generated configuration, sends one prompt through the client, and takes down what it started.
 
-mod build;
 mod daemon;
 mod folder;
 mod kept;
@@ -14,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure};
 
+use crate::build::{CLIENT, DAEMON, Profile, build};
 use crate::engine;
 use crate::progress::seconds;
 use daemon::Daemon;
@@ -47,18 +47,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         // A second one to keep would leave nobody to stop the first.
         bail!("a daemon is kept already, at {}; stop it with `{}`", kept.url, kept::STOP);
     }
-    let binaries = build::build()?;
+    let [daemon_program, client] = build([DAEMON, CLIENT], Profile::Dev)?;
     let engine = engine::Lease::take()?;
     ensure!(
         !engine.record.settings.embedding,
         "the engine that runs serves embeddings only; stop it with `cargo xtask engine down`"
     );
     let folder = RunFolder::create()?;
-    let daemon = Daemon::start(&binaries.daemon, &folder, &engine.record)?;
-    let answered = prompt::submit(&binaries.client, &daemon.url, &folder, &args.prompt)?;
-    summary::print(&binaries.client, &daemon.url, &folder, &answered)?;
+    let daemon = Daemon::start(&daemon_program, &folder, &engine.record)?;
+    let answered = prompt::submit(&client, &daemon.url, &folder, &args.prompt)?;
+    summary::print(&client, &daemon.url, &folder, &answered)?;
     if args.keep {
-        kept::keep(daemon, engine, &binaries.client, &args.prompt)?;
+        kept::keep(daemon, engine, &client, &args.prompt)?;
     } else {
         drop(daemon);
         drop(engine);

@@ -10,7 +10,9 @@ use api_types::{API_VERSION, Engine, Priority, SessionId, TaskId, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-pub(crate) use bench::{AdmitArgs, BenchCommand, Classes, PredictArgs, StreamArgs};
+pub(crate) use bench::{
+    AdmitArgs, BenchCommand, Classes, CompareArgs, EngineLink, IdleArgs, PredictArgs, ProxyArgs, SoakArgs, StreamArgs,
+};
 
 use crate::exit;
 

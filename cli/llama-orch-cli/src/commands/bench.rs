@@ -1,12 +1,18 @@
 //! `bench`: the orchestrator under measurement, end to end, with a simulated engine.
 //!
-//! Three measurements share the processes ([`rig`]) and the arithmetic ([`statistics`]); the two that submit tasks at times of
-//! their own also share the load generator ([`open_loop`]).
+//! All measurements share the processes ([`rig`]), their accounts ([`meter`]) and the arithmetic ([`statistics`],
+//! [`series`]); the two that submit tasks at times of their own also share the load generator ([`open_loop`]).
 
 mod admit;
+mod compare;
+mod http;
+mod idle;
+mod meter;
 mod open_loop;
 mod predict;
 mod rig;
+mod series;
+mod soak;
 mod statistics;
 mod stream;
 mod task;
@@ -31,12 +37,23 @@ const DEBUG_BUILD: &str = "This is a debug build: the figures say nothing about 
 pub(crate) async fn bench(command: &BenchCommand, json: bool) -> Result<Exit, Failure> {
     match command {
         BenchCommand::Stream(args) => print(stream::time_limit(args), stream::measure(args), json).await,
+        BenchCommand::Idle(args) => print(idle::time_limit(args), idle::measure(args), json).await,
+        BenchCommand::Compare(args) => print(compare::time_limit(args), compare::measure(args), json).await,
+        BenchCommand::Soak(args) => print(soak::time_limit(args), soak::measure(args), json).await,
         BenchCommand::Admit(args) => print(admit::time_limit(args), admit::measure(args), json).await,
         BenchCommand::Predict(args) => print(predict::time_limit(args), predict::measure(args), json).await,
     }
 }
 
-async fn print<Figures: Serialize + Display>(
+/// What a measurement comes to.
+trait Outcome: Serialize + Display {
+    /// The exit code; a measurement that also judges has another one for what it condemns.
+    fn exit(&self) -> Exit {
+        Exit::Ok
+    }
+}
+
+async fn print<Figures: Outcome>(
     limit: Duration,
     measuring: impl Future<Output = Result<Figures, Failure>>,
     json: bool,
@@ -53,5 +70,5 @@ async fn print<Figures: Serialize + Display>(
     } else {
         output::write(&figures.to_string())?;
     }
-    Ok(Exit::Ok)
+    Ok(figures.exit())
 }

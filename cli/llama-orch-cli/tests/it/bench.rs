@@ -30,13 +30,35 @@ fn check_positive(figures: &Value, pointers: &[&str]) {
 /// DESIGN section 6: the figures come from real processes, and a missing one is named.
 #[tokio::test]
 async fn streams_are_measured_both_ways() {
-    let options = ["stream", "--streams", "2", "--tokens", "3", "--requests", "4", "--rounds", "1"];
+    let options = ["stream", "--streams", "2", "--tokens", "3", "--requests", "4", "--rounds", "1", "--engine", "both"];
     let Some(figures) = figures(&options).await else { return };
+    let vias = [&figures["ways"][0]["via"], &figures["ways"][3]["via"], &figures["ways"][3]["engine"]];
+    assert_eq!(vias, ["direct", "orchestratord", "unix"]);
     check_positive(
         &figures,
-        &["/idle/through_p50_us", "/paced/direct_p99_us", "/flat_out/through_per_s", "/tasks/direct_per_s"],
+        &[
+            "/ways/0/idle_p50_us/median",
+            "/ways/1/paced_p99_us/median",
+            "/ways/2/flat_out_tokens_per_s/max",
+            "/ways/3/tasks_per_s/min",
+        ],
     );
     assert!(figures["resident_idle_kib"].as_u64().is_some_and(|kib| kib > 0));
+}
+
+/// DESIGN section 6: memory per waiting stream and the time of a start, of HTTP/2 too; no stream is lost.
+#[tokio::test]
+async fn waiting_streams_are_counted_and_released() {
+    for version in [&[][..], &["--http2"]] {
+        let options = [&["idle", "--streams", "4", "--rounds", "1"], version].concat();
+        let Some(figures) = figures(&options).await else { return };
+        let pointers = ["first_answer_ms", "first_task_ms", "idle_rss_kib", "idle_uss_kib"];
+        check_positive(
+            &figures,
+            &pointers.map(|name| format!("/orchestratord/{name}/median")).each_ref().map(String::as_str),
+        );
+        assert_eq!(figures["lost"], 0);
+    }
 }
 
 /// LO-ADM-01: a queue with room for all refuses nobody.

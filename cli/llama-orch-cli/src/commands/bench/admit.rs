@@ -37,14 +37,15 @@ pub(super) async fn measure(args: &AdmitArgs) -> Result<Figures, Failure> {
     let (slots, interval_ms) = if args.waiting { (1, SLOW_MS) } else { (SLOTS, 0) };
     let rig = Rig::start(&[EngineSpec { queue, ..EngineSpec::new(POOL, slots, interval_ms) }], &settings).await?;
     if args.waiting {
-        drive(&rig.url, POOL, &[blocker(args)].into(), 1).await?;
+        drive(&rig.orchestrator.url, POOL, &[blocker(args)].into(), 1).await?;
     }
-    let before = rig.cpu_time()?;
-    let answers = drive(&rig.url, POOL, &tasks, args.connections).await?;
+    let meter = rig.orchestrator.meter();
+    let before = meter.cpu_time()?;
+    let answers = drive(&rig.orchestrator.url, POOL, &tasks, args.connections).await?;
     if !args.waiting {
-        rig.idle().await?;
+        rig.orchestrator.idle().await?;
     }
-    let cpu = rig.cpu_time()?.saturating_sub(before);
+    let cpu = meter.cpu_time()?.saturating_sub(before);
     Ok(Figures::new(args, &tasks, &answers, warm_up(args), cpu))
 }
 

@@ -44,9 +44,9 @@ pub(super) async fn measure(args: &PredictArgs) -> Result<Figures, Failure> {
     if let Some(last) = tasks.last() {
         eprintln!("llama-orch: {} tasks in {} s", tasks.len(), last.at.as_secs());
     }
-    let answers = drive(&rig.url, POOL, &tasks, CONNECTIONS).await?;
-    rig.idle().await?;
-    let mut summaries = summaries(&rig.client).await?;
+    let answers = drive(&rig.orchestrator.url, POOL, &tasks, CONNECTIONS).await?;
+    rig.orchestrator.idle().await?;
+    let mut summaries = summaries(&rig.orchestrator.client).await?;
     let join = |(task, answer)| Record::new(task, answer, summaries.remove(&task.id));
     let records: Vec<Record> = tasks.iter().zip(&answers).map(join).collect();
     if let Some(path) = &args.records {

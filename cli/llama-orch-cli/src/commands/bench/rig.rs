@@ -1,28 +1,30 @@
-//! The processes under measurement: simulated engines, and the orchestrator in front of them.
+//! The processes under measurement: simulated engines, and what stands in front of them.
+
+mod nginx;
+mod process;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use openapi_client::{Client, ClientConfig, ServerError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::meter::Meter;
 use crate::exit::Exit;
 use crate::failure::Failure;
+pub(super) use nginx::Nginx;
+use process::{Process, START_LIMIT, START_POLL, program};
 
-const START_LIMIT: Duration = Duration::from_secs(20);
-const START_POLL: Duration = Duration::from_millis(5);
 const IDLE_POLL: Duration = Duration::from_millis(100);
-/// The kernel tells processor time to user space in hundredths of a second (USER_HZ, `man 5 proc_pid_stat`).
-const TICK: Duration = Duration::from_millis(10);
 /// Context of every slot and every task, in tokens.
 pub(super) const CTX: i32 = 8192;
 
 /// A simulated engine and its pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct EngineSpec {
     /// Name of the pool and of its model.
     pub(super) name: &'static str,
@@ -32,49 +34,154 @@ pub(super) struct EngineSpec {
     pub(super) interval_ms: u32,
     /// Further options of mock-engine.
     pub(super) options: Vec<String>,
-    /// Whether it listens on a Unix socket.
-    pub(super) unix: bool,
+    /// Where it listens.
+    pub(super) listen: Listen,
     /// Tasks that may wait for it.
     pub(super) queue: u32,
+    /// What the orchestrator knows it as.
+    pub(super) role: Role,
+}
+
+/// What the orchestrator knows an engine as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A pool of its name.
+    Pool,
+    /// A further replica of the pool before it.
+    Replica,
+    /// Nothing.
+    Unknown,
+}
+
+/// Where an engine listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listen {
+    /// On this port of the loopback interface; 0 takes a free one.
+    Port(u16),
+    /// On a Unix socket.
+    Unix,
 }
 
 impl EngineSpec {
     /// An engine behind a port, with a short queue.
     pub(super) const fn new(name: &'static str, slots: u32, interval_ms: u32) -> Self {
-        Self { name, slots, interval_ms, options: Vec::new(), unix: false, queue: 64 }
+        Self { name, slots, interval_ms, options: Vec::new(), listen: Listen::Port(0), queue: 64, role: Role::Pool }
     }
 }
 
 /// What runs. Everything is stopped and removed when it is dropped.
 pub(super) struct Rig {
-    /// The orchestrator's address.
-    pub(super) url: String,
-    /// A client of it.
-    pub(super) client: Client,
-    orchestrator: Process,
-    engines: Vec<Engine>,
-    _folder: TempDir,
+    /// The orchestrator.
+    pub(super) orchestrator: Orchestrator,
+    /// The engines behind it.
+    pub(super) engines: Engines,
 }
 
 impl Rig {
     /// Starts everything and waits until all pools are ready. `settings` are further lines of the orchestrator's
     /// configuration.
     pub(super) async fn start(specs: &[EngineSpec], settings: &str) -> Result<Self, Failure> {
+        let engines = Engines::start(specs).await?;
+        let orchestrator = engines.orchestrator(settings).await?;
+        orchestrator.ready().await?;
+        Ok(Self { orchestrator, engines })
+    }
+}
+
+/// Simulated engines.
+pub(super) struct Engines {
+    engines: Vec<Engine>,
+    folder: TempDir,
+}
+
+impl Engines {
+    /// Starts them and waits until they listen.
+    pub(super) async fn start(specs: &[EngineSpec]) -> Result<Self, Failure> {
         let folder = TempDir::new().map_err(|error| Failure::local(format!("cannot make a folder: {error}")))?;
         let mut engines = Vec::new();
         for spec in specs {
-            engines.push(Engine::start(folder.path(), spec).await?);
+            engines.push(Engine::start(folder.path(), spec.clone()).await?);
         }
-        let config = config(folder.path(), specs, &engines, settings);
-        let (orchestrator, url) = orchestrator(folder.path(), &config).await?;
-        let server = url.parse().map_err(|error: ServerError| Failure::local(error.to_string()))?;
-        let client = Client::new(ClientConfig::new(server))?;
-        let rig = Self { url, client, orchestrator, engines, _folder: folder };
-        rig.ready().await?;
-        Ok(rig)
+        Ok(Self { engines, folder })
     }
 
-    async fn ready(&self) -> Result<(), Failure> {
+    /// Starts an orchestrator in front of them; its pools need not be ready yet.
+    pub(super) async fn orchestrator(&self, settings: &str) -> Result<Orchestrator, Failure> {
+        // A journal of its own, each time.
+        let data_dir = TempDir::new_in(self.folder.path()).map_err(|error| cannot_write(&error))?;
+        let config = config(data_dir.path(), &self.engines, settings);
+        Orchestrator::start(self.folder.path(), &config, data_dir).await
+    }
+
+    /// Starts nginx in front of them, with as many workers and ready for as many streams.
+    pub(super) async fn nginx(&self, workers: usize, streams: u32) -> Result<Nginx, Failure> {
+        Nginx::start(self.folder.path(), &self.engines, workers, streams).await
+    }
+
+    /// The address of the engine with this name.
+    pub(super) fn url(&self, name: &str) -> &str {
+        let engine = self.engines.iter().find(|engine| engine.spec.name == name);
+        &engine.expect("only engines that were started are asked for").url
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// The address of engine number `index`.
+    pub(super) fn url_of(&self, index: usize) -> &str {
+        &self.engines[index].url
+    }
+
+    /// Kills an engine. Its connections break; until it is started again nobody listens there.
+    pub(super) fn kill(&mut self, index: usize) {
+        self.engines[index].process.kill();
+    }
+
+    /// Starts a killed engine again, where it was.
+    pub(super) async fn restart(&mut self, index: usize) -> Result<(), Failure> {
+        let Engine { spec, url, .. } = &self.engines[index];
+        let listen = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).map_or(Listen::Unix, Listen::Port);
+        let spec = EngineSpec { listen, ..spec.clone() };
+        self.engines[index] = Engine::start(self.folder.path(), spec).await?;
+        Ok(())
+    }
+}
+
+/// An orchestrator.
+pub(super) struct Orchestrator {
+    /// Its address.
+    pub(super) url: String,
+    /// A client of it.
+    pub(super) client: Client,
+    /// Time from its start to its first answer.
+    pub(super) start: Duration,
+    process: Process,
+    _data_dir: TempDir,
+}
+
+impl Orchestrator {
+    async fn start(folder: &Path, config: &str, data_dir: TempDir) -> Result<Self, Failure> {
+        let config_file = folder.join("llama-orch.toml");
+        let port_file = folder.join("orchestratord.port");
+        std::fs::write(&config_file, config).map_err(|error| cannot_write(&error))?;
+        // One that was started before may have left its own.
+        let _ = std::fs::remove_file(&port_file);
+        let mut command = program("orchestratord", folder)?;
+        command.arg("--config").arg(&config_file).arg("--port-file").arg(&port_file);
+        let mut process = Process::spawn(command, &folder.join("orchestratord.log"), "orchestratord")?;
+        let look = || {
+            let address: SocketAddr = whole_line(&port_file)?.parse().ok()?;
+            nginx::answers(address, "/healthz").then_some(address)
+        };
+        let url = format!("http://{}", process.until(look).await?);
+        let start = process.age();
+        Ok(Self { client: client(&url)?, url, start, process, _data_dir: data_dir })
+    }
+
+    /// Waits until all pools are ready.
+    pub(super) async fn ready(&self) -> Result<(), Failure> {
         let limit = Instant::now() + START_LIMIT;
         loop {
             let readiness = self.client.get_readyz().await?;
@@ -82,16 +189,10 @@ impl Rig {
                 return Ok(());
             }
             if Instant::now() > limit {
-                return Err(self.orchestrator.failed("did not make its pools ready"));
+                return Err(self.process.failed("did not make its pools ready"));
             }
             tokio::time::sleep(START_POLL).await;
         }
-    }
-
-    /// The address of the engine with this name.
-    pub(super) fn engine_url(&self, name: &str) -> &str {
-        let engine = self.engines.iter().find(|engine| engine.process.name == name);
-        &engine.expect("only engines that were started are asked for").url
     }
 
     /// Waits until no task waits or runs.
@@ -105,80 +206,78 @@ impl Rig {
         }
     }
 
-    /// Processor time that the orchestrator has used, user and system together.
-    pub(super) fn cpu_time(&self) -> Result<Duration, Failure> {
-        let stat = self.orchestrator.proc_file("stat")?;
-        // The second field, the program's name, may hold anything but ends with the last parenthesis.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u32>().ok());
-        // Fields 14 and 15 of the file, counted from the third here.
-        match (ticks(11), ticks(12)) {
-            (Some(user), Some(system)) => Ok(TICK * (user + system)),
-            _ => Err(Failure::local("this system does not tell a process's processor time")),
-        }
+    /// Another client of it, with connections of its own.
+    pub(super) fn another_client(&self) -> Result<Client, Failure> {
+        client(&self.url)
     }
 
-    /// The orchestrator's resident memory.
-    pub(super) fn resident_kib(&self) -> Result<u64, Failure> {
-        let status = self.orchestrator.proc_file("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        kib.ok_or_else(|| Failure::local("this system does not tell a process's memory"))
+    /// Time since its start.
+    pub(super) fn age(&self) -> Duration {
+        self.process.age()
     }
+
+    /// Its account.
+    pub(super) fn meter(&self) -> Meter {
+        self.process.meter()
+    }
+}
+
+fn client(url: &str) -> Result<Client, Failure> {
+    let server = url.parse().map_err(|error: ServerError| Failure::local(error.to_string()))?;
+    Ok(Client::new(ClientConfig::new(server))?)
 }
 
 /// A simulated engine.
 struct Engine {
     process: Process,
     url: String,
+    spec: EngineSpec,
 }
 
 impl Engine {
-    async fn start(folder: &Path, spec: &EngineSpec) -> Result<Self, Failure> {
+    async fn start(folder: &Path, spec: EngineSpec) -> Result<Self, Failure> {
         let name = spec.name;
         let port_file = folder.join(format!("{name}.port"));
         let socket = folder.join(format!("{name}.sock"));
+        let _ = std::fs::remove_file(&port_file);
         let mut command = program("mock-engine", folder)?;
         command.args(["--model", name, "--slots", &spec.slots.to_string(), "--ctx", &CTX.to_string()]);
         command.args(["--token-interval-ms", &spec.interval_ms.to_string()]).args(&spec.options);
-        if spec.unix {
-            command.arg("--unix").arg(&socket);
-        } else {
-            command.arg("--port-file").arg(&port_file);
-        }
+        match spec.listen {
+            Listen::Unix => command.arg("--unix").arg(&socket),
+            Listen::Port(port) => {
+                command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--port-file").arg(&port_file)
+            }
+        };
         let mut process = Process::spawn(command, &folder.join(format!("{name}.log")), name)?;
-        if spec.unix {
+        let url = if spec.listen == Listen::Unix {
             process.until(|| socket.exists().then_some(())).await?;
-            let url = format!("unix:{}", socket.display());
-            return Ok(Self { process, url });
-        }
-        let port = process.until(|| whole_line(&port_file)).await?;
-        let url = format!("http://127.0.0.1:{port}");
-        Ok(Self { process, url })
+            format!("unix:{}", socket.display())
+        } else {
+            format!("http://127.0.0.1:{}", process.until(|| whole_line(&port_file)).await?)
+        };
+        Ok(Self { process, url, spec })
     }
 }
 
-async fn orchestrator(folder: &Path, config: &str) -> Result<(Process, String), Failure> {
-    let config_file = folder.join("llama-orch.toml");
-    let port_file = folder.join("orchestratord.port");
-    std::fs::write(&config_file, config).map_err(|error| Failure::local(format!("cannot write a file: {error}")))?;
-    let mut command = program("orchestratord", folder)?;
-    command.arg("--config").arg(&config_file).arg("--port-file").arg(&port_file);
-    let mut process = Process::spawn(command, &folder.join("orchestratord.log"), "orchestratord")?;
-    let address = process.until(|| whole_line(&port_file)).await?;
-    Ok((process, format!("http://{address}")))
-}
-
-fn config(folder: &Path, specs: &[EngineSpec], engines: &[Engine], settings: &str) -> String {
-    let data_dir = folder.join("data");
+fn config(data_dir: &Path, engines: &[Engine], settings: &str) -> String {
     let mut text = format!("[server]\nbind = \"127.0.0.1:0\"\ndata_dir = '{}'\n{settings}", data_dir.display());
-    for (EngineSpec { name, slots, queue, .. }, Engine { url, .. }) in specs.iter().zip(engines) {
+    for (index, Engine { url, spec, .. }) in engines.iter().enumerate() {
+        if spec.role != Role::Pool {
+            continue;
+        }
+        let EngineSpec { name, slots, queue, .. } = spec;
         let _ = write!(
             text,
             "[[pools]]\nid = \"{name}\"\nengine = \"llamacpp\"\nmodel = \"{name}\"\nctx = {CTX}\nslots = {slots}\n\
              determinism = \"best_effort\"\n[pools.queue]\ncapacity = {queue}\n\
              [pools.provisioning]\nmode = \"external\"\n[pools.provisioning.external]\nurl = '{url}'\n",
         );
+        let further = engines[index + 1..].iter().take_while(|next| next.spec.role == Role::Replica);
+        let replicas: Vec<String> = further.map(|next| format!("'{}'", next.url)).collect();
+        if !replicas.is_empty() {
+            let _ = writeln!(text, "replicas = [{}]", replicas.join(", "));
+        }
     }
     text
 }
@@ -189,69 +288,21 @@ fn whole_line(path: &Path) -> Option<String> {
     (!text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
-/// A program that lies beside this one, else the one that PATH names, with an environment and a home
-/// that hold nothing of the caller's.
-fn program(name: &str, home: &Path) -> Result<Command, Failure> {
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        beside.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join(name))).find(|it| it.is_file());
-    let program: PathBuf = found.ok_or_else(|| {
-        let next = format!("put {name} beside llama-orch or into PATH");
-        Failure::no_pool(Exit::Usage, format!("{name} is not to be found"), next)
-    })?;
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", path).env("HOME", home).stdin(Stdio::null());
-    Ok(command)
+fn cannot_write(error: &std::io::Error) -> Failure {
+    Failure::local(format!("cannot write a file: {error}"))
 }
 
-/// A process that ends with its owner.
-struct Process {
-    child: Child,
-    name: String,
-    log: PathBuf,
-}
-
-impl Process {
-    fn spawn(mut command: Command, log: &Path, name: &str) -> Result<Self, Failure> {
-        let cannot = |error: std::io::Error| Failure::local(format!("cannot start {name}: {error}"));
-        let file = File::create(log).map_err(cannot)?;
-        command.stdout(file.try_clone().map_err(cannot)?).stderr(file);
-        Ok(Self { child: command.spawn().map_err(cannot)?, name: name.to_owned(), log: log.to_owned() })
+/// Lets this process, and those it starts from now on, have so many files and sockets open.
+pub(super) fn allow_open_files(count: u64) -> Result<(), Failure> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= count) {
+        return Ok(());
     }
-
-    /// Waits until something about the process is there.
-    async fn until<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
-        let limit = Instant::now() + START_LIMIT;
-        loop {
-            if let Some(found) = look() {
-                return Ok(found);
-            }
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return Err(self.failed("ended at once"));
-            }
-            if Instant::now() > limit {
-                return Err(self.failed("did not start in time"));
-            }
-            tokio::time::sleep(START_POLL).await;
-        }
+    if maximum.is_some_and(|maximum| maximum < count) {
+        let next = format!("raise it to {count} with `ulimit -Hn`, or measure fewer streams");
+        let what = format!("{count} open files are needed and {} are allowed", maximum.unwrap_or(0));
+        return Err(Failure::no_pool(Exit::Usage, what, next));
     }
-
-    fn failed(&self, how: &str) -> Failure {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        Failure::local(format!("{} {how}; it said: {}", self.name, log.lines().last().unwrap_or("nothing")))
-    }
-
-    fn proc_file(&self, name: &str) -> Result<String, Failure> {
-        let path = format!("/proc/{}/{name}", self.child.id());
-        std::fs::read_to_string(&path).map_err(|error| Failure::local(format!("cannot read {path}: {error}")))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to lose in it either way.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum })
+        .map_err(|error| Failure::local(format!("cannot raise the limit on open files: {error}")))
 }

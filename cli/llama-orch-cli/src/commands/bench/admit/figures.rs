@@ -121,6 +121,8 @@ impl Latency {
     }
 }
 
+impl super::super::Outcome for Figures {}
+
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { rate, seconds, connections, debug_build, .. } = self.settings;

@@ -94,6 +94,8 @@ fn utilisation(args: &PredictArgs, records: &[Record]) -> f64 {
     float(busy) / (float(last.abs_diff(first)) * f64::from(args.slots))
 }
 
+impl super::super::Outcome for Figures {}
+
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { tasks, warm_up, slots, utilisation, debug_build, .. } = self.settings;

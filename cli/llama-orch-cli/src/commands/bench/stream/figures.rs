@@ -1,43 +1,21 @@
 //! From measurements to figures.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::super::DEBUG_BUILD;
-use super::super::statistics::{float, median, percentile_us};
-use super::{Outcome, Pair};
-use crate::args::StreamArgs;
+use super::super::series::Series;
+use super::super::statistics::{float, percentile_us};
+use super::{Cost, Link, Measured, Via};
+use crate::args::{EngineLink, StreamArgs};
 
-/// The measurements of one round.
-#[derive(Debug)]
-pub(super) struct Round {
-    pub(super) idle: Pair,
-    pub(super) paced: Pair,
-    pub(super) flat_out: Pair,
-    pub(super) tasks: Pair,
-}
-
-/// What was measured: medians over the rounds; processor time over all of them together, since the kernel counts it in
-/// hundredths of a second.
+/// What was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
     settings: Settings,
-    /// One request after the other.
-    idle: FirstToken,
-    /// While all streams run at their pace.
-    paced: FirstToken,
-    /// Microseconds of the orchestrator's processor time per token at that pace.
-    paced_cpu_us_per_token: f64,
-    /// Tokens per second as fast as the engine goes.
-    flat_out: Rate,
-    /// Microseconds of processor time per token then.
-    flat_out_cpu_us_per_token: f64,
-    /// One-token requests per second.
-    tasks: Rate,
-    /// Microseconds of processor time per one-token task.
-    cpu_us_per_task: f64,
+    ways: Vec<WayFigures>,
     /// Resident memory of the orchestrator before the first request, in KiB.
     resident_idle_kib: u64,
     /// The same after the last one.
@@ -46,120 +24,170 @@ pub(crate) struct Figures {
 
 /// What was asked for.
 #[derive(Debug, Serialize)]
-pub(super) struct Settings {
+struct Settings {
     streams: u32,
     tokens: u32,
     interval_ms: u32,
     requests: u32,
     rounds: u32,
-    unix: bool,
+    engine: EngineLink,
     /// Whether this is a debug build, whose figures mean little.
     debug_build: bool,
 }
 
-impl Settings {
-    pub(super) fn new(args: &StreamArgs) -> Self {
-        let StreamArgs { streams, tokens, interval_ms, requests, rounds, unix } = *args;
-        Self { streams, tokens, interval_ms, requests, rounds, unix, debug_build: cfg!(debug_assertions) }
+/// One way, quantity by quantity; each has one value a round.
+#[derive(Debug, Serialize)]
+struct WayFigures {
+    via: Via,
+    engine: Link,
+    #[serde(flatten)]
+    values: BTreeMap<Quantity, Series>,
+}
+
+/// What is measured on a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in super::super) enum Quantity {
+    /// Time to the first token of one request after the other on an idle machine, in microseconds: the median.
+    IdleP50Us,
+    /// The same: the 99th percentile.
+    IdleP99Us,
+    /// What the way adds to the direct one's median.
+    AddedIdleP50Us,
+    /// What it adds to the direct one's 99th percentile.
+    AddedIdleP99Us,
+    /// Time to the first token while all streams run at their pace, in microseconds: the median.
+    PacedP50Us,
+    /// The same: the 99th percentile.
+    PacedP99Us,
+    /// Tokens per second as fast as the engine goes.
+    FlatOutTokensPerS,
+    /// One-token requests per second.
+    TasksPerS,
+    /// Processor time of what is on the way per token at the streams' pace, in microseconds.
+    CpuUsPerPacedToken,
+    /// The same as fast as the engine goes.
+    CpuUsPerTokenFlatOut,
+    /// Processor time per one-token request, in microseconds.
+    CpuUsPerTask,
+}
+
+impl Quantity {
+    const ALL: [Self; 11] = [
+        Self::IdleP50Us,
+        Self::IdleP99Us,
+        Self::AddedIdleP50Us,
+        Self::AddedIdleP99Us,
+        Self::PacedP50Us,
+        Self::PacedP99Us,
+        Self::FlatOutTokensPerS,
+        Self::TasksPerS,
+        Self::CpuUsPerPacedToken,
+        Self::CpuUsPerTokenFlatOut,
+        Self::CpuUsPerTask,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::IdleP50Us => "first token p50, idle, µs",
+            Self::IdleP99Us => "first token p99, idle, µs",
+            Self::AddedIdleP50Us => "  added to p50",
+            Self::AddedIdleP99Us => "  added to p99",
+            Self::PacedP50Us => "first token p50, paced, µs",
+            Self::PacedP99Us => "first token p99, paced, µs",
+            Self::FlatOutTokensPerS => "tokens/s flat out",
+            Self::TasksPerS => "one-token requests/s",
+            Self::CpuUsPerPacedToken => "CPU, µs per paced token",
+            Self::CpuUsPerTokenFlatOut => "CPU, µs per token flat out",
+            Self::CpuUsPerTask => "CPU, µs per one-token request",
+        }
+    }
+
+    /// The value in one round; `direct` is what the way without anything on it took. None where there is no such thing.
+    fn of(self, own: &Measured, direct: &Measured) -> Option<f64> {
+        let first_token = |cost: &Cost, share| percentile_us(&cost.outcome.first_token, share);
+        let added = |share| first_token(&own.idle, share) - first_token(&direct.idle, share);
+        let per_s = |cost: &Cost, count: u64| float(count) / cost.outcome.wall.as_secs_f64();
+        let cpu_us = |cost: &Cost, count: u64| cost.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / float(count.max(1)));
+        let requests = own.tasks.outcome.first_token.len() as u64;
+        match self {
+            Self::IdleP50Us => Some(first_token(&own.idle, 0.5)),
+            Self::IdleP99Us => Some(first_token(&own.idle, 0.99)),
+            Self::AddedIdleP50Us => own.idle.cpu.map(|_| added(0.5)),
+            Self::AddedIdleP99Us => own.idle.cpu.map(|_| added(0.99)),
+            Self::PacedP50Us => Some(first_token(&own.paced, 0.5)),
+            Self::PacedP99Us => Some(first_token(&own.paced, 0.99)),
+            Self::FlatOutTokensPerS => Some(per_s(&own.flat_out, own.flat_out.outcome.tokens)),
+            Self::TasksPerS => Some(per_s(&own.tasks, requests)),
+            Self::CpuUsPerPacedToken => cpu_us(&own.paced, own.paced.outcome.tokens),
+            Self::CpuUsPerTokenFlatOut => cpu_us(&own.flat_out, own.flat_out.outcome.tokens),
+            Self::CpuUsPerTask => cpu_us(&own.tasks, requests),
+        }
     }
 }
 
-/// Time to the first token, in microseconds.
-#[derive(Debug, Serialize)]
-struct FirstToken {
-    direct_p50_us: f64,
-    direct_p99_us: f64,
-    through_p50_us: f64,
-    through_p99_us: f64,
-    added_p50_us: f64,
-    added_p99_us: f64,
-}
-
-/// Something per second.
-#[derive(Debug, Serialize)]
-struct Rate {
-    direct_per_s: f64,
-    through_per_s: f64,
-}
-
 impl Figures {
-    pub(super) fn new(settings: Settings, rounds: &[Round], idle_kib: u64, after_kib: u64) -> Self {
-        let tokens = |pair: &Pair| pair.through.tokens;
-        let tasks = |pair: &Pair| pair.through.first_token.len() as u64;
+    /// From all rounds, each of which has a measurement of each way.
+    pub(super) fn new(
+        args: &StreamArgs,
+        ways: &[(Via, Link)],
+        rounds: &[Vec<Measured>],
+        idle_kib: u64,
+        after_kib: u64,
+    ) -> Self {
+        let StreamArgs { streams, tokens, interval_ms, requests, engine, .. } = *args;
+        let direct_of =
+            |link| ways.iter().position(|way| *way == (Via::Direct, link)).expect("each link has a direct way");
+        let figures = |(index, &(via, link)): (usize, &(Via, Link))| {
+            let direct = direct_of(link);
+            let series = |quantity: &Quantity| {
+                let value = |round: &Vec<Measured>| quantity.of(&round[index], &round[direct]);
+                Some((*quantity, rounds.iter().map(value).collect::<Option<Series>>()?))
+            };
+            WayFigures { via, engine: link, values: Quantity::ALL.iter().filter_map(series).collect() }
+        };
         Self {
-            settings,
-            idle: FirstToken::new(rounds, |round| &round.idle),
-            paced: FirstToken::new(rounds, |round| &round.paced),
-            paced_cpu_us_per_token: cpu_us_per(rounds, |round| &round.paced, tokens),
-            flat_out: Rate::new(rounds, |round| &round.flat_out, |outcome| outcome.tokens),
-            flat_out_cpu_us_per_token: cpu_us_per(rounds, |round| &round.flat_out, tokens),
-            tasks: Rate::new(rounds, |round| &round.tasks, |outcome| outcome.first_token.len() as u64),
-            cpu_us_per_task: cpu_us_per(rounds, |round| &round.tasks, tasks),
+            settings: Settings {
+                streams,
+                tokens,
+                interval_ms,
+                requests,
+                rounds: args.rounds,
+                engine,
+                debug_build: cfg!(debug_assertions),
+            },
+            ways: ways.iter().enumerate().map(figures).collect(),
             resident_idle_kib: idle_kib,
             resident_after_kib: after_kib,
         }
     }
-}
 
-type Way = fn(&Pair) -> &Outcome;
-
-impl FirstToken {
-    fn new(rounds: &[Round], of: impl Fn(&Round) -> &Pair) -> Self {
-        let over_rounds =
-            |share: f64, way: Way| median(rounds.iter().map(|round| percentile_us(&way(of(round)).first_token, share)));
-        let (direct, through): (Way, Way) = (|pair| &pair.direct, |pair| &pair.through);
-        let added = |share: f64| {
-            median(rounds.iter().map(|round| {
-                let pair = of(round);
-                percentile_us(&pair.through.first_token, share) - percentile_us(&pair.direct.first_token, share)
-            }))
-        };
-        Self {
-            direct_p50_us: over_rounds(0.5, direct),
-            direct_p99_us: over_rounds(0.99, direct),
-            through_p50_us: over_rounds(0.5, through),
-            through_p99_us: over_rounds(0.99, through),
-            added_p50_us: added(0.5),
-            added_p99_us: added(0.99),
-        }
+    /// The values of one way, where it was measured.
+    pub(in super::super) fn values(&self, via: Via, link: Link, quantity: Quantity) -> Option<&Series> {
+        self.ways.iter().find(|way| way.via == via && way.engine == link)?.values.get(&quantity)
     }
 }
 
-impl Rate {
-    fn new(rounds: &[Round], of: impl Fn(&Round) -> &Pair, count: impl Fn(&Outcome) -> u64) -> Self {
-        let rate = |outcome: &Outcome| float(count(outcome)) / outcome.wall.as_secs_f64();
-        Self {
-            direct_per_s: median(rounds.iter().map(|round| rate(&of(round).direct))),
-            through_per_s: median(rounds.iter().map(|round| rate(&of(round).through))),
-        }
-    }
-}
+impl super::super::Outcome for Figures {}
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { streams, tokens, interval_ms, requests, rounds, unix, debug_build } = self.settings;
+        let Settings { streams, tokens, interval_ms, requests, rounds, debug_build, .. } = self.settings;
         if debug_build {
             writeln!(f, "{DEBUG_BUILD}")?;
         }
-        let socket = if unix { ", engine on a Unix socket" } else { "" };
-        writeln!(f, "{streams} streams of {tokens} tokens, {requests} one-token requests, {rounds} rounds{socket}\n")?;
-        writeln!(f, "{:<44}{:>12}{:>12}{:>12}", "", "direct", "through", "added")?;
-        let paced = format!("one token every {interval_ms} ms");
-        for (name, it) in [("idle", &self.idle), (paced.as_str(), &self.paced)] {
-            row(f, &format!("first token p50, {name}, µs"), [it.direct_p50_us, it.through_p50_us, it.added_p50_us])?;
-            row(f, &format!("first token p99, {name}, µs"), [it.direct_p99_us, it.through_p99_us, it.added_p99_us])?;
-        }
-        for (name, it) in [("tokens/s flat out", &self.flat_out), ("one-token tasks/s", &self.tasks)] {
-            row(f, name, [it.direct_per_s, it.through_per_s])?;
+        writeln!(
+            f,
+            "{streams} streams of {tokens} tokens, paced: one every {interval_ms} ms; {requests} one-token requests; \
+             medians of {rounds} rounds"
+        )?;
+        for link in [Link::Tcp, Link::Unix] {
+            let ways: Vec<&WayFigures> = self.ways.iter().filter(|way| way.engine == link).collect();
+            if !ways.is_empty() {
+                table(f, link, &ways)?;
+            }
         }
         writeln!(f)?;
-        for (name, value) in [
-            ("orchestratord CPU, µs per paced token", self.paced_cpu_us_per_token),
-            ("orchestratord CPU, µs per token flat out", self.flat_out_cpu_us_per_token),
-            ("orchestratord CPU, µs per one-token task", self.cpu_us_per_task),
-        ] {
-            writeln!(f, "{name:<44}{value:>12.1}")?;
-        }
         for (name, kib) in [("before", self.resident_idle_kib), ("after", self.resident_after_kib)] {
             let name = format!("orchestratord resident {name} the load, MiB");
             writeln!(f, "{name:<44}{:>12.1}", float(kib) / 1024.0)?;
@@ -168,50 +196,95 @@ impl fmt::Display for Figures {
     }
 }
 
-fn row<const N: usize>(f: &mut fmt::Formatter<'_>, name: &str, values: [f64; N]) -> fmt::Result {
-    write!(f, "{name:<44}")?;
-    values.into_iter().try_for_each(|value| write!(f, "{value:>12.0}"))?;
-    writeln!(f)
+/// A column for each way, and one that sets the orchestrator against the proxy before it.
+fn table(f: &mut fmt::Formatter<'_>, link: Link, ways: &[&WayFigures]) -> fmt::Result {
+    let head = match link {
+        Link::Tcp => "engine over TCP",
+        Link::Unix => "engine on a Unix socket",
+    };
+    write!(f, "\n{head:<44}")?;
+    for way in ways {
+        write!(f, "{:>15}", way.via.name())?;
+    }
+    let base = ways.iter().find(|way| matches!(way.via, Via::Nginx | Via::Proxy));
+    let own = ways.iter().find(|way| way.via == Via::Orchestratord);
+    let ratio = base.zip(own);
+    if let Some((base, _)) = ratio {
+        write!(f, "{:>15}", format!("ratio to {}", base.via.name()))?;
+    }
+    writeln!(f)?;
+    for quantity in Quantity::ALL {
+        write!(f, "{:<44}", quantity.name())?;
+        for way in ways {
+            match way.values.get(&quantity).map(Series::median) {
+                Some(value) if value.abs() < 100.0 => write!(f, "{value:>15.1}")?,
+                Some(value) => write!(f, "{value:>15.0}")?,
+                None => write!(f, "{:>15}", "")?,
+            }
+        }
+        let pair = ratio.and_then(|(base, own)| base.values.get(&quantity).zip(own.values.get(&quantity)));
+        if let Some((base, own)) = pair {
+            write!(f, "{:>15.2}", own.ratio(base).median())?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
-fn cpu_us_per(rounds: &[Round], of: impl Fn(&Round) -> &Pair, count: impl Fn(&Pair) -> u64) -> f64 {
-    let cpu: Duration = rounds.iter().map(|round| of(round).cpu).sum();
-    let count: u64 = rounds.iter().map(|round| count(of(round))).sum();
-    cpu.as_secs_f64() * 1e6 / float(count.max(1))
+impl Via {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nginx => "nginx",
+            Self::Proxy => "proxy",
+            Self::Orchestratord => "orchestratord",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Figures, Outcome, Pair, Round, Settings};
+    use super::super::Outcome;
+    use super::{Cost, EngineLink, Figures, Link, Measured, StreamArgs, Via};
 
-    fn pair(direct_us: u64, through_us: u64) -> Pair {
-        let outcome =
-            |us| Outcome { first_token: vec![Duration::from_micros(us)], tokens: 10, wall: Duration::from_secs(2) };
-        Pair { direct: outcome(direct_us), through: outcome(through_us), cpu: Duration::from_micros(50) }
+    fn measured(idle_us: u64, cpu_us: Option<u64>) -> Measured {
+        let cost = |us| Cost {
+            outcome: Outcome { first_token: vec![Duration::from_micros(us)], tokens: 10, wall: Duration::from_secs(2) },
+            cpu: cpu_us.map(Duration::from_micros),
+        };
+        Measured { idle: cost(idle_us), paced: cost(1), flat_out: cost(1), tasks: cost(1) }
     }
 
-    /// What is added is the median of each round's difference, not the difference of medians from different rounds.
+    /// DESIGN section 6: what a way adds and costs is compared within a round.
     #[test]
     fn figures_compare_within_a_round() {
-        let round = |direct, through| Round {
-            idle: pair(direct, through),
-            paced: pair(1, 1),
-            flat_out: pair(1, 1),
-            tasks: pair(1, 1),
+        let args = StreamArgs {
+            streams: 1,
+            tokens: 10,
+            interval_ms: 5,
+            requests: 1,
+            rounds: 3,
+            engine: EngineLink::Tcp,
+            threads: None,
+            nginx: true,
+            proxy: None,
+            engine_port: None,
         };
-        let settings =
-            Settings { streams: 1, tokens: 10, interval_ms: 5, requests: 1, rounds: 3, unix: false, debug_build: true };
-        let figures = Figures::new(settings, &[round(10, 20), round(100, 130), round(50, 90)], 1024, 2048);
+        let round =
+            |direct, nginx, own| vec![measured(direct, None), measured(nginx, Some(25)), measured(own, Some(50))];
+        let rounds = [round(10, 15, 20), round(100, 110, 130), round(50, 60, 90)];
+        let ways = [Via::Direct, Via::Nginx, Via::Orchestratord].map(|via| (via, Link::Tcp));
+        let figures = Figures::new(&args, &ways, &rounds, 1024, 2048);
         let json = serde_json::to_value(&figures).expect("JSON");
-        assert_eq!(json["idle"]["added_p50_us"].as_f64().map(f64::round), Some(30.0));
-        assert_eq!(json["idle"]["through_p50_us"].as_f64().map(f64::round), Some(90.0));
-        assert_eq!(json["paced_cpu_us_per_token"].as_f64().map(f64::round), Some(5.0));
-        assert_eq!(
-            (json["flat_out"]["direct_per_s"].as_f64(), json["tasks"]["through_per_s"].as_f64()),
-            (Some(5.0), Some(0.5))
-        );
-        assert!(figures.to_string().contains("debug build"));
+        let median = |way: usize, name: &str| json["ways"][way][name]["median"].as_f64();
+        assert_eq!(median(2, "added_idle_p50_us").map(f64::round), Some(30.0));
+        assert_eq!((median(0, "added_idle_p50_us"), median(0, "cpu_us_per_task")), (None, None));
+        assert_eq!(median(2, "idle_p50_us").map(f64::round), Some(90.0));
+        assert_eq!(median(2, "cpu_us_per_paced_token").map(f64::round), Some(5.0));
+        assert_eq!((median(0, "flat_out_tokens_per_s"), median(1, "tasks_per_s")), (Some(5.0), Some(0.5)));
+        let text = figures.to_string();
+        assert!(text.contains("debug build") && text.contains("ratio to nginx"), "{text}");
     }
 }

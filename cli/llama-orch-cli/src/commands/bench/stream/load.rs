@@ -15,6 +15,8 @@ use crate::failure::Failure;
 
 /// Longest wait for a response's head; an engine may hold it back until a slot is free.
 const ESTABLISH: Duration = Duration::from_secs(60);
+/// Less than what stands in front of the engines leaves an idle connection open.
+const IDLE_LIFETIME: Duration = Duration::from_secs(30);
 const ERROR_BODY_LIMIT: usize = 4096;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -30,7 +32,7 @@ pub(super) struct Load {
 }
 
 /// What came of a load.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outcome {
     /// Time from sending a request to its first token, sorted.
     pub(super) first_token: Vec<Duration>,
@@ -65,6 +67,7 @@ impl Target {
         let config = StreamConfig {
             establish_timeout: ESTABLISH,
             max_idle: usize::try_from(streams).unwrap_or(usize::MAX),
+            idle_lifetime: IDLE_LIFETIME,
             ..StreamConfig::default()
         };
         Ok(Self { client: StreamClient::new(url.parse::<Endpoint>()?, config)?, dialect })
