@@ -7,7 +7,11 @@ use crate::harness::{Daemon, config, eventually_async, id, set_faults, start_eng
 #[tokio::test]
 async fn every_fault_ends_typed() {
     let engine = start_engine(&[]);
-    let daemon = Daemon::before(&engine, "timeouts = { wall_ms = 60000, idle_ms = 300 }").await;
+    let daemon = Daemon::before(
+        &engine,
+        "timeouts = { wall_ms = 60000, idle_ms = 300 }\ncalls = { retries = 0, breaker_failures = 99 }",
+    )
+    .await;
     let cases = [
         (json!({"refuse": {"status": 500}}), "INTERNAL"),
         (json!({"refuse": {"status": 500, "body": ""}}), "INTERNAL"),

@@ -2,6 +2,7 @@
 
 mod admission;
 mod auth;
+mod breaker;
 mod budgets;
 mod cancel;
 mod contract;
