@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapter_api::retry::{Idempotency, with_retries};
 use adapter_api::{Job, TokenStream, WorkerAdapter, WorkerError, WorkerHealth, WorkerProps};
 use api_types::{Engine, PoolId, ReplicaId, TaskId};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::binding::{Binding, CallPolicy, CallReport};
 use crate::cache::Observed;
 use crate::error::HostError;
 use crate::narrate;
-use crate::registry::{Binding, Registry};
+use crate::registry::Registry;
 use crate::stream::HostedStream;
 use crate::task::{Task, Tasks};
 
@@ -22,11 +24,13 @@ pub struct HostConfig {
     pub establish: Duration,
     /// Time for which an answer about an engine, or the failure to get one, is not asked for again.
     pub fresh_for: Duration,
+    /// Longest that an engine is given to notice that a task was dropped.
+    pub settle: Duration,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
-        Self { establish: Duration::from_secs(10), fresh_for: Duration::from_secs(1) }
+        Self { establish: Duration::from_secs(10), fresh_for: Duration::from_secs(1), settle: Duration::from_secs(30) }
     }
 }
 
@@ -40,29 +44,36 @@ pub enum CancelOutcome {
 }
 
 /// Every bound adapter and every task that runs on one (ORCH-3600, ORCH-3601).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AdapterHost {
     config: HostConfig,
     registry: Registry,
     tasks: Arc<Tasks>,
 }
 
+impl Default for AdapterHost {
+    fn default() -> Self {
+        Self::new(HostConfig::default())
+    }
+}
+
 impl AdapterHost {
     /// A host without adapters.
     #[must_use]
     pub fn new(config: HostConfig) -> Self {
-        Self { config, ..Self::default() }
+        Self { config, registry: Registry::default(), tasks: Arc::new(Tasks::new(config.settle)) }
     }
 
     /// Binds an adapter to a replica and returns the one that was bound there. Tasks that run on the old one stay with it
-    /// until they end; new ones, and questions about the engine, go to the new one (LO-HOST-01).
+    /// until they end; new ones, and questions about the engine, go to the new one, whose breaker is closed (LO-HOST-01).
     pub fn bind(
         &self,
         pool: PoolId,
         replica: ReplicaId,
         adapter: Arc<dyn WorkerAdapter>,
+        policy: CallPolicy,
     ) -> Option<Arc<dyn WorkerAdapter>> {
-        self.registry.bind(pool, replica, adapter).map(|old| Arc::clone(&old.adapter))
+        self.registry.bind(pool, replica, adapter, policy).map(|old| Arc::clone(&old.adapter))
     }
 
     /// Takes a replica's adapter away and returns it. Tasks that run on it stay with it until they end.
@@ -89,49 +100,65 @@ impl AdapterHost {
     }
 
     /// Gives a task to a replica's engine. `token` cancels it from now until its end, also while the engine makes up its
-    /// mind; dropping the future does the same.
+    /// mind; dropping the future does the same. A submission that fails for a passing reason is repeated, unless `elsewhere`
+    /// says that another engine could take the task at once.
     ///
     /// # Errors
     /// [`HostError::Canceled`] when the token fired or [`AdapterHost::cancel`] was called; [`HostError::Worker`] when
-    /// nothing is bound there (`PoolUnavailable`), the task is running already (`Internal`), the engine does not answer in
-    /// time (`DecodeTimeout`) or refuses.
+    /// nothing is bound there or the breaker lets nothing through (`PoolUnavailable`), the task is running already
+    /// (`Internal`), the engine does not answer in time (`DecodeTimeout`) or refuses.
     pub async fn submit(
         &self,
         pool: &PoolId,
         replica: &ReplicaId,
         job: &Job,
         token: CancellationToken,
+        elsewhere: &(dyn Fn() -> bool + Sync),
     ) -> Result<HostedStream, HostError> {
         let binding = self.registry.find(pool, replica).map_err(HostError::Worker)?;
-        let adapter = Arc::clone(&binding.adapter);
-        let task = Task::new(job.request.task_id, pool.clone(), replica.clone(), token, adapter);
+        let call = binding.admit().map_err(HostError::Worker)?;
+        let task = Task::new(job.request.task_id, token, call);
         let entered = self.tasks.enter(task).map_err(HostError::Worker)?;
         let begun = Instant::now();
-        let result = self.establish(&entered.task, job).await;
+        let result = self.establish(&entered.task, job, elsewhere).await;
         narrate::submitted(&entered.task, job, begun.elapsed(), result.as_ref().err());
         match result {
             Ok(()) => Ok(HostedStream::new(entered)),
             Err(error) => {
+                if let HostError::Worker(error) = &error {
+                    entered.task.failed(error);
+                }
                 if !may_have_taken_it(&error) {
-                    entered.task.close();
+                    entered.task.close(|| ());
                 }
                 Err(error)
             }
         }
     }
 
-    async fn establish(&self, task: &Task, job: &Job) -> Result<(), HostError> {
+    async fn establish(&self, task: &Task, job: &Job, elsewhere: &(dyn Fn() -> bool + Sync)) -> Result<(), HostError> {
+        let is_worth_a_retry = |error: &WorkerError| {
+            let again = is_passing(error) && !elsewhere();
+            if again {
+                task.binding().count_retry();
+                narrate::retried(task, job, error);
+            }
+            again
+        };
+        let attempt = || self.submit_in_time(task, job);
+        let retry = &task.binding().policy.retry;
+        let submission = with_retries(retry, Idempotency::Idempotent, is_worth_a_retry, attempt);
         let stream = tokio::select! {
             biased;
             () = task.token.cancelled() => return Err(HostError::Canceled),
-            stream = self.submit_in_time(task, job) => stream.map_err(HostError::Worker)?,
+            stream = submission => stream.map_err(HostError::Worker)?,
         };
         if task.begin(stream) { Ok(()) } else { Err(HostError::Canceled) }
     }
 
     async fn submit_in_time(&self, task: &Task, job: &Job) -> Result<Box<dyn TokenStream>, WorkerError> {
         let limit = self.config.establish;
-        timeout(limit, task.adapter.submit(job)).await.unwrap_or_else(|_| {
+        timeout(limit, task.binding().adapter.submit(job)).await.unwrap_or_else(|_| {
             Err(WorkerError::DecodeTimeout(format!("it did not take the task within {} ms", limit.as_millis())))
         })
     }
@@ -140,13 +167,32 @@ impl AdapterHost {
     /// fires, and engines that want to be told are told. Once this returns, the task's [`HostedStream`] hands on nothing.
     pub async fn cancel(&self, pool: &PoolId, task: TaskId) -> CancelOutcome {
         let Some(task) = self.tasks.find(pool, task) else { return CancelOutcome::NotRunning };
-        if !task.close() {
-            return CancelOutcome::NotRunning;
-        }
+        let Some(settling) = self.tasks.close(&task) else { return CancelOutcome::NotRunning };
         self.tasks.leave(&task);
         task.token.cancel();
         task.tell_engine().await;
+        tokio::spawn(settling.run());
         CancelOutcome::Canceled
+    }
+
+    /// Tells the host that a task's engine has failed it in a way that only its driver can see, such as silence, before the
+    /// driver drops it. Does nothing when the task does not run.
+    pub fn blame(&self, pool: &PoolId, task: TaskId, error: &WorkerError) {
+        if let Some(task) = self.tasks.find(pool, task) {
+            task.failed(error);
+        }
+    }
+
+    /// Waits until the engine has let go of a task whose stream was dropped before its end, or had long enough to; returns at
+    /// once for a task whose stream ended by itself. Until then the task's slot is not free.
+    pub async fn settled(&self, task: TaskId) {
+        self.tasks.settled(task).await;
+    }
+
+    /// How the calls to a replica go; `None` when nothing is bound there.
+    #[must_use]
+    pub fn calls(&self, pool: &PoolId, replica: &ReplicaId) -> Option<CallReport> {
+        self.bound(pool, replica).map(|binding| binding.report())
     }
 
     /// Whether a replica's engine can work.
@@ -158,14 +204,41 @@ impl AdapterHost {
         binding.health.get(self.config.fresh_for, || binding.adapter.health()).await
     }
 
+    /// [`AdapterHost::health`], asked for now.
+    ///
+    /// # Errors
+    /// As there, and when the engine does not answer this time.
+    pub async fn probe(&self, pool: &PoolId, replica: &ReplicaId) -> Result<WorkerHealth, WorkerError> {
+        let binding = self.registry.find(pool, replica)?;
+        let observed = binding.health.get(Duration::ZERO, || binding.adapter.health()).await?;
+        observed.refresh_error.map_or(Ok(observed.value), Err)
+    }
+
+    /// [`AdapterHost::props`] and [`AdapterHost::engine_version`], asked for now.
+    ///
+    /// # Errors
+    /// As there, and when the engine does not answer this time.
+    pub async fn describe(
+        &self,
+        pool: &PoolId,
+        replica: &ReplicaId,
+    ) -> Result<(Arc<WorkerProps>, Arc<str>), WorkerError> {
+        let binding = self.registry.find(pool, replica)?;
+        let props = binding.props.get(Duration::ZERO, || binding.ask_props()).await?;
+        let version = binding.version.get(Duration::ZERO, || binding.ask_version()).await?;
+        match props.refresh_error.or(version.refresh_error) {
+            Some(error) => Err(error),
+            None => Ok((props.value, version.value)),
+        }
+    }
+
     /// What a replica's engine tells about itself.
     ///
     /// # Errors
     /// As [`AdapterHost::health`].
     pub async fn props(&self, pool: &PoolId, replica: &ReplicaId) -> Result<Observed<Arc<WorkerProps>>, WorkerError> {
         let binding = self.registry.find(pool, replica)?;
-        let ask = || async { binding.adapter.props().await.map(Arc::new) };
-        binding.props.get(self.config.fresh_for, ask).await
+        binding.props.get(self.config.fresh_for, || binding.ask_props()).await
     }
 
     /// The version of a replica's engine.
@@ -174,8 +247,7 @@ impl AdapterHost {
     /// As [`AdapterHost::health`].
     pub async fn engine_version(&self, pool: &PoolId, replica: &ReplicaId) -> Result<Observed<Arc<str>>, WorkerError> {
         let binding = self.registry.find(pool, replica)?;
-        let ask = || async { binding.adapter.engine_version().await.map(Arc::from) };
-        binding.version.get(self.config.fresh_for, ask).await
+        binding.version.get(self.config.fresh_for, || binding.ask_version()).await
     }
 
     /// The last good answer of [`AdapterHost::health`], without asking.
@@ -211,4 +283,9 @@ impl AdapterHost {
 /// Whether an engine may be at work on a task whose submission failed, so that it must be told to stop.
 fn may_have_taken_it(error: &HostError) -> bool {
     matches!(error, HostError::Canceled | HostError::Worker(WorkerError::DecodeTimeout(_)))
+}
+
+/// Whether the same engine may take the same task in a moment.
+const fn is_passing(error: &WorkerError) -> bool {
+    matches!(error, WorkerError::PoolUnavailable(_) | WorkerError::Busy(_))
 }

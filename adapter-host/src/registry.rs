@@ -4,24 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use adapter_api::{WorkerAdapter, WorkerError, WorkerHealth, WorkerProps};
+use adapter_api::{WorkerAdapter, WorkerError};
 use api_types::{PoolId, ReplicaId};
 
-use crate::cache::Cached;
-
-/// An adapter in its place, with what its engine last said. A new adapter starts with nothing remembered.
-pub(crate) struct Binding {
-    pub(crate) adapter: Arc<dyn WorkerAdapter>,
-    pub(crate) health: Cached<WorkerHealth>,
-    pub(crate) props: Cached<Arc<WorkerProps>>,
-    pub(crate) version: Cached<Arc<str>>,
-}
-
-impl Binding {
-    fn new(adapter: Arc<dyn WorkerAdapter>) -> Self {
-        Self { adapter, health: Cached::default(), props: Cached::default(), version: Cached::default() }
-    }
-}
+use crate::binding::{Binding, CallPolicy};
 
 type Pools = HashMap<PoolId, HashMap<ReplicaId, Arc<Binding>>>;
 
@@ -37,8 +23,14 @@ impl Registry {
         pool: PoolId,
         replica: ReplicaId,
         adapter: Arc<dyn WorkerAdapter>,
+        policy: CallPolicy,
     ) -> Option<Arc<Binding>> {
-        self.write(|pools| pools.entry(pool).or_default().insert(replica, Arc::new(Binding::new(adapter))))
+        self.write(|pools| {
+            let replicas = pools.entry(pool.clone()).or_default();
+            let counts = replicas.get(&replica).map(|old| Arc::clone(&old.counts)).unwrap_or_default();
+            let binding = Binding::new(pool, replica.clone(), adapter, policy, counts);
+            replicas.insert(replica, Arc::new(binding))
+        })
     }
 
     pub(crate) fn unbind(&self, pool: &PoolId, replica: &ReplicaId) -> Option<Arc<Binding>> {

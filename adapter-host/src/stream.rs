@@ -63,8 +63,7 @@ impl HostedStream {
     }
 
     fn cancel(&self) -> HostError {
-        self.entered.leave();
-        self.entered.task.abandon();
+        self.entered.abandon();
         HostError::Canceled
     }
 }

@@ -219,9 +219,9 @@ fn start_pools(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
         match pool.adapters(keys.get(&pool.id)) {
             Ok(adapters) => {
                 for (replica, adapter) in pool.replicas().iter().zip(adapters) {
-                    app.host.bind(pool.id.clone(), replica.id.clone(), Arc::clone(&adapter));
+                    app.host.bind(pool.id.clone(), replica.id.clone(), adapter, pool.call_policy());
                     let (pool, replica) = (Arc::clone(pool), Arc::clone(replica));
-                    tokio::spawn(pools::watch(Arc::clone(app), pool, replica, adapter, stop.clone()));
+                    tokio::spawn(pools::watch(Arc::clone(app), pool, replica, stop.clone()));
                 }
             }
             Err(reason) => pool.cannot_work(&reason),

@@ -3,8 +3,10 @@
 //! Series of a pool are looked up once, when its engine's version is first known, and then cost an atomic addition each.
 //! Gauges are set when somebody scrapes. A value that cannot be measured has no series.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use adapter_host::{BreakerState, CallReport};
 use api_types::sse::EventName;
 use api_types::{Engine, ErrorEnvelope, PolicyLabel, Priority};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -40,6 +42,9 @@ pub const NAMES: &[&str] = &[
     "pool_ready",
     "active_leases",
     "sessions_active",
+    "adapter_retries_total",
+    "adapter_breaker_trips_total",
+    "adapter_breaker_state",
 ];
 
 type Text = Arc<str>;
@@ -107,6 +112,13 @@ struct PoolOnly {
     pool_id: Text,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaOnly {
+    engine: &'static str,
+    pool_id: Text,
+    replica_id: Text,
+}
+
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All series of the daemon.
@@ -129,6 +141,9 @@ pub struct Metrics {
     pool_ready: Family<PoolOnly, Gauge>,
     active_leases: Family<PoolOnly, Gauge>,
     sessions: Gauge,
+    retries: Family<ReplicaOnly, Counter>,
+    trips: Family<ReplicaOnly, Counter>,
+    breaker: Family<ReplicaOnly, Gauge>,
 }
 
 /// The series of one pool under one engine version, looked up once.
@@ -183,6 +198,9 @@ impl Metrics {
             pool_ready: Family::default(),
             active_leases: Family::default(),
             sessions: Gauge::default(),
+            retries: Family::default(),
+            trips: Family::default(),
+            breaker: Family::default(),
         }
     }
 
@@ -290,6 +308,18 @@ impl Metrics {
         self.sessions.set(long(live));
     }
 
+    /// How the calls to a replica go, at a scrape.
+    pub fn calls(&self, engine: Engine, pool: &str, replica: &str, calls: &CallReport) {
+        let labels = ReplicaOnly { engine: engine.as_str(), pool_id: pool.into(), replica_id: replica.into() };
+        self.retries.get_or_create(&labels).inner().store(calls.retries, Ordering::Relaxed);
+        self.trips.get_or_create(&labels).inner().store(calls.trips, Ordering::Relaxed);
+        self.breaker.get_or_create(&labels).set(match calls.breaker {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen { .. } => 1,
+            BreakerState::Open { .. } => 2,
+        });
+    }
+
     /// Prometheus text.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -318,6 +348,9 @@ impl Metrics {
         registry.register("pool_ready", "1 while the pool takes tasks", self.pool_ready.clone());
         registry.register("active_leases", "Slots running a task", self.active_leases.clone());
         registry.register("sessions_active", "Sessions that have not expired", self.sessions.clone());
+        registry.register("adapter_retries", "Submissions repeated before the first token", self.retries.clone());
+        registry.register("adapter_breaker_trips", "Times a breaker opened", self.trips.clone());
+        registry.register("adapter_breaker_state", "0 closed, 1 half-open, 2 open", self.breaker.clone());
     }
 }
 

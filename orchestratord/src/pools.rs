@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adapter_api::retry::RetryPolicy;
 use adapter_api::{WorkerAdapter, WorkerProps};
+use adapter_host::{BreakerPolicy, BreakerState, CallPolicy, CallReport};
 use api_types::{DeterminismLevel, Engine, PoolHealth, PoolId, PoolStatus, Priority, ReplicaId, Workload};
 use config_schema::{BearerToken, Config, EngineSource, EngineUrl, Pool as PoolConfig, PriorityLimits};
 use http_util::Secret;
@@ -24,7 +26,7 @@ use crate::metrics::{Metrics, PoolSeries};
 use crate::narrate;
 use crate::wire::int;
 
-pub use probe::{lost, probe, watch};
+pub use probe::{failed, tried, watch};
 
 /// All pools, in configuration order.
 pub struct Pools {
@@ -57,7 +59,12 @@ pub struct Replica {
 #[derive(Clone)]
 struct Known {
     live: bool,
+    /// The engine says that it takes tasks.
+    healthy: bool,
+    /// It does, and it is given some.
     ready: bool,
+    /// Its breaker is half-open: a task that works changes what it may be given.
+    on_trial: bool,
     last_error: Option<String>,
     version: Option<Arc<str>>,
     props: Option<WorkerProps>,
@@ -100,7 +107,9 @@ impl Replica {
             id: ReplicaId::from(format!("r{number}")),
             known: Mutex::new(Known {
                 live: false,
+                healthy: false,
                 ready: false,
+                on_trial: false,
                 last_error: Some("the engine has not been asked yet; this takes a moment after the start".to_owned()),
                 version: None,
                 props: None,
@@ -173,6 +182,19 @@ impl Pool {
         }
     }
 
+    /// How its engines are given tasks.
+    pub fn call_policy(&self) -> CallPolicy {
+        let calls = &self.config.calls;
+        CallPolicy {
+            breaker: BreakerPolicy {
+                failures: calls.breaker_failures,
+                window: calls.breaker_window(),
+                cool_down: calls.breaker_cool_down(),
+            },
+            retry: RetryPolicy { retries: calls.retries, ..RetryPolicy::default() },
+        }
+    }
+
     /// Its engines, in configuration order.
     pub fn replicas(&self) -> &[Arc<Replica>] {
         &self.replicas
@@ -220,9 +242,10 @@ impl Pool {
     }
 
     /// What is wrong with it: of its first replica that has something to complain about.
-    fn last_error(&self, scheduler: &Scheduler) -> Option<String> {
+    fn last_error(&self, app: &App, scheduler: &Scheduler) -> Option<String> {
         let complaint = |replica: &Arc<Replica>| {
-            let error = replica.known().last_error.clone()?;
+            let known = replica.known().last_error.clone();
+            let error = known.or_else(|| breaker_complaint(&app.host.calls(&self.id, &replica.id)?))?;
             Some(if self.replicas.len() > 1 { format!("replica {}: {error}", replica.id) } else { error })
         };
         let odd = || {
@@ -245,6 +268,7 @@ impl Pool {
             ("slots_free".to_owned(), json!(view.snapshot.slots_free)),
             ("queue_depth".to_owned(), json!(view.snapshot.queued)),
             ("active_leases".to_owned(), json!(view.active_leases)),
+            ("settling".to_owned(), json!(self.settling(app))),
         ]);
         if self.replicas.len() > 1 {
             let state = |replica: orchestrator_core::scheduler::ReplicaView<'_>| {
@@ -267,10 +291,16 @@ impl Pool {
             ready: self.is_ready(),
             draining: view.snapshot.draining,
             metrics,
-            last_error: self.last_error(&scheduler),
+            last_error: self.last_error(app, &scheduler),
             engine_version: self.first().engine_version().as_deref().map(str::to_owned),
             device_mask: view.snapshot.device_mask.clone(),
         }
+    }
+
+    /// Tasks that were given up and that its engines may still work on; their slots are not free yet.
+    fn settling(&self, app: &App) -> usize {
+        let calls = self.replicas.iter().filter_map(|replica| app.host.calls(&self.id, &replica.id));
+        calls.map(|calls| calls.settling).sum()
     }
 
     /// The whole pool for the outside.
@@ -338,6 +368,20 @@ impl Pool {
             replica.known().last_error = Some(reason.to_owned());
         }
     }
+}
+
+/// Why an engine that is well is given no tasks, or one only.
+fn breaker_complaint(calls: &CallReport) -> Option<String> {
+    let until = match calls.breaker {
+        BreakerState::Closed => return None,
+        BreakerState::HalfOpen { .. } => "until one that tries it has worked".to_owned(),
+        BreakerState::Open { until } => {
+            let wait = until.saturating_duration_since(tokio::time::Instant::now());
+            format!("for {} ms more", wait.as_millis())
+        }
+    };
+    let why = calls.tripped_by.as_ref().map_or_else(String::new, |error| format!("; the last failure: {error}"));
+    Some(format!("the breaker is open: too many tasks failed, so the engine gets none {until}{why}"))
 }
 
 fn replica_spec(replica: &Replica, slots: NonZeroU32) -> ReplicaSpec {

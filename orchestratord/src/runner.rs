@@ -1,12 +1,12 @@
 //! Runs one task on an engine: submit, follow the engine's stream, watch the time, end the task.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use adapter_api::{Finish, Job, Progress, StreamState, TokenEvent};
+use adapter_api::{Finish, Job, Progress, StreamState, TokenEvent, WorkerError};
 use adapter_host::{HostError, HostedStream};
 use api_types::sse::{EventName, MetricsFrame, Phase, TokenFrame};
 use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind, PolicyLabel};
@@ -50,6 +50,10 @@ async fn run(mut lease: Lease, pool: Arc<Pool>, replica: Arc<Replica>) {
         }
         Over::Lost(error) => app.end(&task, &Ending::Failed(error)),
         Over::Canceled => {}
+    }
+    if lease.is_ours {
+        // A task that was broken off keeps its slot until the engine has noticed.
+        app.host.settled(task.id()).await;
     }
 }
 
@@ -117,10 +121,11 @@ impl Run<'_> {
         };
         let mut watch = Watch::new(self);
         let cancel = self.task.cancel_token().clone();
-        let submit = self.app.host.submit(&self.pool.id, &self.replica.id, &job, cancel);
+        let elsewhere = || self.could_start_elsewhere();
+        let mut submit = pin!(self.app.host.submit(&self.pool.id, &self.replica.id, &job, cancel, &elsewhere));
         let submitted = tokio::select! {
             biased;
-            submitted = submit => submitted,
+            submitted = &mut submit => submitted,
             late = watch.expired() => return Over::Ended(self.too_late(late)),
         };
         match submitted {
@@ -158,6 +163,7 @@ impl Run<'_> {
     /// The first token has come: the engine holds the session's prefix (LO-SES-03), a lost worker is the end from now on, and
     /// decode time counts.
     fn streams(&self, watch: &mut Watch) {
+        pools::tried(self.app, self.pool, self.replica);
         self.app.scheduler().first_token(self.task.id());
         let home = Home { pool_id: self.pool.id.clone(), replica_id: self.replica.id.clone() };
         self.app.sessions().mark_warm(self.task.id(), home, self.app.clock.now_ms());
@@ -285,6 +291,7 @@ impl Run<'_> {
     }
 
     fn completed(&self, finish: Option<Finish>) -> Ending {
+        pools::tried(self.app, self.pool, self.replica);
         match finish {
             Some(Finish { reason, usage }) => Ending::Completed { reason, usage },
             None => Ending::failed(ErrorKind::Internal, "the engine's adapter ended a stream without its result"),
@@ -294,10 +301,9 @@ impl Run<'_> {
     fn failed(&self, error: &HostError) -> Over {
         // Whoever canceled the task has ended it already.
         let Some(error) = error.worker() else { return Over::Canceled };
-        let lost = error.is_worker_lost();
-        if lost && error.kind() != ErrorKind::ReplicaExhausted {
-            pools::lost(self.app, self.pool, self.replica, &error.to_string());
-        }
+        // What an engine makes of a task may be the task's own fault, so only another engine is tried then.
+        let lost = error.is_worker_lost() || (matches!(error, WorkerError::Adapter(_)) && self.could_start_elsewhere());
+        pools::failed(self.app, self.pool, self.replica, error);
         let advice = match error.kind() {
             ErrorKind::WorkerReset | ErrorKind::PoolUnavailable => {
                 "; look at the engine's own log, then submit the task again"
@@ -315,7 +321,18 @@ impl Run<'_> {
         if lost { Over::Lost(envelope) } else { Over::Ended(Ending::Failed(envelope)) }
     }
 
+    /// Whether another engine could have the task at once, if this one fails it before the first token.
+    fn could_start_elsewhere(&self) -> bool {
+        self.app.scheduler().could_start_elsewhere(self.task.id(), self.app.clock.now_ms())
+    }
+
+    /// Must be called before the stream is dropped: silence is held against the engine.
     fn too_late(&self, late: Late) -> Ending {
+        if late == Late::Idle {
+            let silence = WorkerError::DecodeTimeout("it was silent for too long".to_owned());
+            self.app.host.blame(&self.pool.id, self.task.id(), &silence);
+            pools::failed(self.app, self.pool, self.replica, &silence);
+        }
         let timeouts = &self.pool.config.timeouts;
         let (kind, message) = match late {
             Late::Budget => {

@@ -13,7 +13,7 @@ use mock::{Config, FaultKind, Faults};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Seen, Spy, bind, host, job, pool, replica, slow, submit};
+use crate::support::{Seen, Spy, bind, host, job, nowhere, pool, replica, slow, submit};
 
 /// ORCH-3601, LO-SSE-01: a task runs to its end, and nothing of it stays behind.
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn the_token_ends_the_stream() {
     let spy = Spy::new(slow());
     let host = host(&spy);
     let token = CancellationToken::new();
-    let mut stream = host.submit(&pool(), &replica(), &job(20), token.clone()).await.expect("taken");
+    let mut stream = host.submit(&pool(), &replica(), &job(20), token.clone(), &nowhere).await.expect("taken");
     let mut seen = Seen::default();
     seen.tokens(&mut stream, 3).await;
     let begin = Instant::now();
@@ -120,7 +120,7 @@ async fn a_submission_can_be_canceled() {
     let token = CancellationToken::new();
     let task = job(1);
     let (pool, replica) = (pool(), replica());
-    let submission = host.submit(&pool, &replica, &task, token.clone());
+    let submission = host.submit(&pool, &replica, &task, token.clone(), &nowhere);
     let (end, ()) = tokio::join!(submission, async { token.cancel() });
     assert_eq!(end.expect_err("no stream"), HostError::Canceled);
     let cancel = host.cancel(&pool, task.request.task_id);
@@ -146,7 +146,7 @@ async fn an_engine_that_does_not_answer_is_given_up() {
 async fn failures_arrive_as_worker_errors() {
     let refuse = FaultKind::Refuse { status: 429, body: None };
     for (fault, tokens) in [(refuse, 0), (FaultKind::Reset { after_tokens: 4 }, 4)] {
-        let spy = Spy::new(Config { faults: Faults::next(1, fault), ..slow() });
+        let spy = Spy::new(Config { faults: Faults::always(fault), ..slow() });
         let host = host(&spy);
         let mut seen = Seen::default();
         let error = match submit(&host, &job(9)).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use adapter_api::{
     Finish, Job, StreamState, TokenEvent, TokenStream, WorkerAdapter, WorkerError, WorkerHealth, WorkerProps,
 };
-use adapter_host::{AdapterHost, HostConfig, HostError, HostedStream};
+use adapter_host::{AdapterHost, CallPolicy, CallReport, HostConfig, HostError, HostedStream};
 use api_types::{Engine, PoolId, ReplicaId, TaskId, TaskRequest};
 use async_trait::async_trait;
 use mock::{Config, Mock, Simulation};
@@ -19,12 +19,14 @@ pub(crate) struct Spy {
     pub(crate) mock: Mock,
     pub(crate) canceled: AtomicUsize,
     pub(crate) props_asked: AtomicUsize,
+    pub(crate) slots_asked: AtomicUsize,
 }
 
 impl Spy {
     pub(crate) fn new(config: Config) -> Arc<Self> {
         let mock = Mock::new(Simulation::new(config));
-        Arc::new(Self { mock, canceled: AtomicUsize::new(0), props_asked: AtomicUsize::new(0) })
+        let [canceled, props_asked, slots_asked] = [const { AtomicUsize::new(0) }; 3];
+        Arc::new(Self { mock, canceled, props_asked, slots_asked })
     }
 
     pub(crate) fn sim(&self) -> &Simulation {
@@ -59,6 +61,11 @@ impl WorkerAdapter for Spy {
         self.canceled.fetch_add(1, Ordering::Relaxed);
         self.mock.cancel(task).await
     }
+
+    async fn busy_slots(&self) -> Result<Option<u32>, WorkerError> {
+        self.slots_asked.fetch_add(1, Ordering::Relaxed);
+        self.mock.busy_slots().await
+    }
 }
 
 /// A token a second.
@@ -81,7 +88,11 @@ pub(crate) fn host(adapter: &Arc<Spy>) -> AdapterHost {
 }
 
 pub(crate) fn bind(host: &AdapterHost, adapter: &Arc<Spy>) -> Option<Arc<dyn WorkerAdapter>> {
-    host.bind(pool(), replica(), Arc::<Spy>::clone(adapter))
+    host.bind(pool(), replica(), Arc::<Spy>::clone(adapter), CallPolicy::default())
+}
+
+pub(crate) fn calls(host: &AdapterHost) -> CallReport {
+    host.calls(&pool(), &replica()).expect("bound")
 }
 
 pub(crate) fn job(tokens: u32) -> Job {
@@ -94,8 +105,13 @@ pub(crate) fn job(tokens: u32) -> Job {
     Job { request: Arc::new(request), seed: 1, repeatable: true, correlation_id: "corr-1".into() }
 }
 
+/// There is no other engine.
+pub(crate) fn nowhere() -> bool {
+    false
+}
+
 pub(crate) async fn submit(host: &AdapterHost, job: &Job) -> Result<HostedStream, HostError> {
-    host.submit(&pool(), &replica(), job, CancellationToken::new()).await
+    host.submit(&pool(), &replica(), job, CancellationToken::new(), &nowhere).await
 }
 
 /// What a stream has handed on.

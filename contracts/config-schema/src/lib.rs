@@ -30,7 +30,7 @@ pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, Misfit, Problem};
 pub use limits::{AdmissionPolicy, Outbound, OutboundMode, PlacementOverride, Policy, RateLimit, Sessions};
 pub use load::{Loaded, Origin, Overrides, Sources, UnknownKeys};
-pub use pool::{Activation, Admission, FullPolicy, Pool, PriorityLimits, Queue, Timeouts};
+pub use pool::{Activation, Admission, Calls, FullPolicy, Pool, PriorityLimits, Queue, Timeouts};
 pub use position::Position;
 pub use provisioning::{
     Binary, Build, Container, EngineSource, External, MissingTable, Model, Package, Provisioning, ProvisioningMode,

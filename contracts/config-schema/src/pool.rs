@@ -65,6 +65,9 @@ pub struct Pool {
     /// `[pools.timeouts]`.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// `[pools.calls]`.
+    #[serde(default)]
+    pub calls: Calls,
     /// `[pools.provisioning]`.
     #[serde(default)]
     pub provisioning: Provisioning,
@@ -254,5 +257,46 @@ impl Timeouts {
     #[must_use]
     pub fn idle(&self) -> Duration {
         Duration::from_millis(self.idle_ms)
+    }
+}
+
+/// `[pools.calls]`: what happens when an engine fails its tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calls {
+    /// How often a task is offered again to an engine that could not take it just then, unless another one can.
+    pub retries: u32,
+    /// Failed tasks within `breaker_window_ms` after which an engine gets none.
+    pub breaker_failures: NonZeroU32,
+    /// Time within which they must come, in milliseconds.
+    #[schemars(range(min = 1))]
+    pub breaker_window_ms: u64,
+    /// Time without tasks before one of them tries the engine, in milliseconds.
+    #[schemars(range(min = 1))]
+    pub breaker_cool_down_ms: u64,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            retries: 3,
+            breaker_failures: NonZeroU32::new(5).expect("5 is not zero"),
+            breaker_window_ms: 30_000,
+            breaker_cool_down_ms: 5_000,
+        }
+    }
+}
+
+impl Calls {
+    /// Time within which failures count together.
+    #[must_use]
+    pub fn breaker_window(&self) -> Duration {
+        Duration::from_millis(self.breaker_window_ms)
+    }
+
+    /// Time without tasks.
+    #[must_use]
+    pub fn breaker_cool_down(&self) -> Duration {
+        Duration::from_millis(self.breaker_cool_down_ms)
     }
 }

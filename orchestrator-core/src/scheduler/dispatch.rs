@@ -126,6 +126,19 @@ impl Scheduler {
         Requeued::Again { pool_id: self.snapshots[index].id.clone(), queue_position }
     }
 
+    /// Whether another engine could start a running task now, should its own fail it before the first token.
+    #[must_use]
+    pub fn could_start_elsewhere(&self, task_id: TaskId, now_ms: u64) -> bool {
+        let Some(task) = self.tasks.get(&task_id).filter(|task| task.dispatches <= RETRIES) else {
+            return false;
+        };
+        let on_sibling = takes_work(&self.snapshots[task.pool], now_ms)
+            && self.pools[task.pool].has_free_slot_beside(task_id, now_ms);
+        let could_start =
+            |index| index != task.pool && self.can_start(index, now_ms) && self.could_run(index, task, now_ms);
+        on_sibling || (0..self.pools.len()).any(could_start)
+    }
+
     /// The pool for a task that was lost on a replica: its own if that has another usable one, else another pool with room,
     /// else the same again. A pool whose workers keep dying must not fill the others' queues beyond their limit.
     fn place_elsewhere(&self, task_id: TaskId, pool: usize, lost_on: Option<usize>, now_ms: u64) -> usize {

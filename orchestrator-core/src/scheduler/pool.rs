@@ -148,6 +148,12 @@ impl Pool {
         self.free_replicas(now_ms).next().is_some()
     }
 
+    /// Whether a replica other than that of a running task has a free slot.
+    pub(super) fn has_free_slot_beside(&self, task: TaskId, now_ms: u64) -> bool {
+        let own = self.leases.iter().find(|lease| lease.task == task).map(|lease| lease.replica);
+        self.free_replicas(now_ms).any(|(index, _)| Some(index) != own)
+    }
+
     fn free_replicas(&self, now_ms: u64) -> impl Iterator<Item = (usize, &Replica)> {
         self.usable().filter(move |(_, replica)| replica.free_slots() > 0 && replica.is_fresh(now_ms))
     }

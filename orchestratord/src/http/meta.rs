@@ -46,6 +46,13 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         let leases = scheduler.active_leases(&pool.id);
         pool.first().series().gauges(pool.is_ready(), leases, |priority| scheduler.queue_depth(&pool.id, priority));
     }
+    for pool in app.pools.iter() {
+        for replica in pool.replicas() {
+            if let Some(calls) = app.host.calls(&pool.id, &replica.id) {
+                app.metrics.calls(pool.config.engine, pool.id.as_str(), replica.id.as_str(), &calls);
+            }
+        }
+    }
     app.metrics.sessions(app.live_sessions());
     // prometheus-client writes OpenMetrics, whose lines Prometheus' own text format shares but for the end marker.
     let text = app.metrics.render();

@@ -7,6 +7,7 @@ use api_types::{API_VERSION, Capabilities, EngineCapability, ErrorKind, PoolList
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use orchestrator_core::policy::takes_work;
 use serde_json::{Value, json};
 
 use super::respond;
@@ -48,7 +49,7 @@ fn capability(app: &App, pool: &Pool) -> EngineCapability {
         supported_workloads: pool.workloads(),
         pool_id: Some(pool.id.to_string()),
         model_ref: Some(pool.config.model.clone()),
-        ready: snapshot.ready,
+        ready: takes_work(snapshot, app.clock.now_ms()),
         slots_total: Some(snapshot.slots_total),
         tokenizer_name: props.and_then(|props| props.tokenizer),
         rate_limits: rate_limits(app, pool),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_api::{WorkerAdapter, WorkerHealth};
+use adapter_api::{WorkerError, WorkerHealth, WorkerProps};
+use adapter_host::BreakerState;
 use orchestrator_core::scheduler::ReplicaFacts;
 use tokio_util::sync::CancellationToken;
 
@@ -20,15 +21,9 @@ const UNREADY_GAP: Duration = Duration::from_millis(250);
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Probes one replica of a pool until `stop`.
-pub async fn watch(
-    app: Arc<App>,
-    pool: Arc<Pool>,
-    replica: Arc<Replica>,
-    adapter: Arc<dyn WorkerAdapter>,
-    stop: CancellationToken,
-) {
+pub async fn watch(app: Arc<App>, pool: Arc<Pool>, replica: Arc<Replica>, stop: CancellationToken) {
     loop {
-        probe(&app, &pool, &replica, adapter.as_ref()).await;
+        probe(&app, &pool, &replica).await;
         let gap = if replica.is_ready() { READY_GAP } else { UNREADY_GAP };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -39,8 +34,8 @@ pub async fn watch(
 }
 
 /// One probe: health always, identity and limits when the engine has just become ready.
-pub async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, adapter: &dyn WorkerAdapter) {
-    let asked = tokio::time::timeout(PROBE_LIMIT, ask(replica, adapter)).await;
+async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
+    let asked = tokio::time::timeout(PROBE_LIMIT, ask(app, pool, replica)).await;
     let (health, error) = match asked {
         Ok(Ok(health)) if health.ready => (health, None),
         Ok(Ok(health)) if health.live => (health, Some("the engine is up and still loading its model".to_owned())),
@@ -51,11 +46,43 @@ pub async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, adapter:
     take_in(app, pool, replica, health, error);
 }
 
-/// A task has lost its engine. No other one is sent after it until a probe, which comes at once, finds that the engine works;
-/// else a dead engine would use up one waiting task after the other before its next probe.
-pub fn lost(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, why: &str) {
-    take_in(app, pool, replica, DOWN, Some(format!("a task has lost its engine: {why}")));
-    replica.nudge.notify_one();
+/// An engine has failed a task. Whether it may have others is decided at once, before the task's slot is free.
+pub fn failed(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, error: &WorkerError) {
+    if breaker(app, pool, replica) != BreakerState::Closed {
+        return look_again(app, pool, replica);
+    }
+    // No other task is sent after a lost one until a probe, which comes at once, finds that the engine works; else a dead engine
+    // would use up one waiting task after the other before its next probe.
+    if error.is_worker_lost() && !matches!(error, WorkerError::Busy(_)) {
+        take_in(app, pool, replica, DOWN, Some(format!("a task has lost its engine: {error}")));
+        replica.nudge.notify_one();
+    }
+}
+
+/// An engine works on a task. If that was its trial, it may have others from now on.
+pub fn tried(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
+    if replica.known().on_trial {
+        look_again(app, pool, replica);
+    }
+}
+
+fn breaker(app: &App, pool: &Pool, replica: &Replica) -> BreakerState {
+    app.host.calls(&pool.id, &replica.id).map_or(BreakerState::Closed, |calls| calls.breaker)
+}
+
+/// Our tasks on a replica.
+fn running(app: &App, pool: &Pool, replica: &Replica) -> u32 {
+    let scheduler = app.scheduler();
+    scheduler.replicas(&pool.id).find(|view| *view.replica_id == replica.id).map_or(0, |view| view.active_leases)
+}
+
+/// Takes in what the breaker says now; the engine is not asked.
+fn look_again(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
+    let (health, error) = {
+        let known = replica.known();
+        (WorkerHealth { live: known.live, ready: known.healthy }, known.last_error.clone())
+    };
+    take_in(app, pool, replica, health, error);
 }
 
 fn take_in(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, health: WorkerHealth, error: Option<String>) {
@@ -66,14 +93,15 @@ fn take_in(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, health: WorkerHe
 
 const DOWN: WorkerHealth = WorkerHealth { live: false, ready: false };
 
-async fn ask(replica: &Replica, adapter: &dyn WorkerAdapter) -> Result<WorkerHealth, adapter_api::WorkerError> {
-    let health = adapter.health().await?;
-    if health.ready && !replica.is_ready() {
+async fn ask(app: &App, pool: &Pool, replica: &Replica) -> Result<WorkerHealth, WorkerError> {
+    let health = app.host.probe(&pool.id, &replica.id).await?;
+    let was_healthy = replica.known().healthy;
+    if health.ready && !was_healthy {
         // It may be another process than before the pause: what was known about it is asked again.
-        let (props, version) = (adapter.props().await?, adapter.engine_version().await?);
+        let (props, version) = app.host.describe(&pool.id, &replica.id).await?;
         let mut known = replica.known();
-        known.props = Some(props);
-        known.version = Some(version.into());
+        known.props = Some(WorkerProps::clone(&props));
+        known.version = Some(version);
     }
     Ok(health)
 }
@@ -91,12 +119,17 @@ fn unreachable(pool: &Pool, replica: &Replica) -> String {
 impl Pool {
     /// Takes in what a probe found, tells the log about changes, and returns what the scheduler should know.
     fn learn(&self, app: &App, replica: &Replica, health: WorkerHealth, error: Option<String>) -> ReplicaFacts {
+        let breaker = breaker(app, self, replica);
+        let running = running(app, self, replica);
         let mut known = replica.known();
-        let was_ready = std::mem::replace(&mut known.ready, health.ready);
+        let ready = health.ready && !matches!(breaker, BreakerState::Open { .. });
+        let was_ready = std::mem::replace(&mut known.ready, ready);
         known.live = health.live;
+        known.healthy = health.ready;
+        known.on_trial = matches!(breaker, BreakerState::HalfOpen { .. });
         let news = known.last_error != error;
         known.last_error = error;
-        if health.ready && !was_ready {
+        if ready && !was_ready {
             let version = known.version.clone().expect("a ready engine has told its version");
             // What waits is counted under the new version from now on.
             known.series.gauges(true, 0, |_| 0);
@@ -107,9 +140,15 @@ impl Pool {
         }
         let props = known.props.clone().unwrap_or_default();
         ReplicaFacts {
-            ready: health.ready,
+            ready,
             live: health.live,
-            slots_total: props.slots_total,
+            slots_total: Some(match breaker {
+                // One more task than those that are there, unless that one is there already.
+                BreakerState::HalfOpen { tried } => (running + u32::from(!tried)).max(1),
+                BreakerState::Closed | BreakerState::Open { .. } => {
+                    props.slots_total.unwrap_or(self.config.slots.get())
+                }
+            }),
             ctx_max: props.ctx_max.map(|ctx| self.usable_ctx(ctx)),
             engine_version: known.version.as_deref().map(str::to_owned),
             model_aliases: props.model.map(|name| vec![name]),

@@ -3,6 +3,7 @@
 mod admission;
 mod allocations;
 mod auth;
+mod breaker;
 mod budgets;
 mod cancel;
 mod contract;

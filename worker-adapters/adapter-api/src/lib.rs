@@ -6,6 +6,7 @@
 mod error;
 mod event;
 mod job;
+pub mod retry;
 mod worker;
 
 pub use error::WorkerError;

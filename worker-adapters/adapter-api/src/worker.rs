@@ -66,4 +66,10 @@ pub trait WorkerAdapter: Send + Sync {
     async fn count_tokens(&self, _job: &Job) -> Result<Option<u32>, WorkerError> {
         Ok(None)
     }
+
+    /// Number of slots that the engine works in now, whoever gave it the work; `None` when it has no way to tell. An engine
+    /// may notice a dropped stream late, and its slot is not free before.
+    async fn busy_slots(&self) -> Result<Option<u32>, WorkerError> {
+        Ok(None)
+    }
 }

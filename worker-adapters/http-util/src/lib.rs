@@ -8,7 +8,6 @@
 pub mod control;
 pub mod endpoint;
 pub mod json_text;
-pub mod retry;
 mod secret;
 pub mod sse;
 pub mod status;
@@ -16,6 +15,7 @@ pub mod stream;
 #[cfg(test)]
 mod test_tls;
 
+pub use adapter_api::retry;
 pub use control::{Control, ControlConfig, ControlError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use secret::Secret;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::chat::ChatDecoder;
 use crate::completion::CompletionDecoder;
 use crate::config::{LlamaCppConfig, SetupError, Timeouts};
-use crate::describe::{Props, Rendered, Slot, Tokens, free_slots};
+use crate::describe::{Props, Rendered, Slot, Tokens, busy_slots, free_slots};
 use crate::request::{ApplyTemplate, EngineCall, Tokenize};
 use crate::vectors::{Expect, VectorStream};
 use crate::wire::refusal;
@@ -192,6 +192,15 @@ impl WorkerAdapter for LlamaCpp {
     async fn count_tokens(&self, job: &Job) -> Result<Option<u32>, WorkerError> {
         let count = self.count_all(job).await?;
         Ok(count.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
+    }
+
+    async fn busy_slots(&self) -> Result<Option<u32>, WorkerError> {
+        let answer = self.control.get("/slots", Some(self.timeouts.slots)).await?;
+        match answer.status {
+            // Switched off, or a router that has no slots of its own.
+            404 | 501 => Ok(None),
+            _ => expect_ok::<Vec<Slot>>(&answer).map(|slots| Some(busy_slots(&slots))),
+        }
     }
 }
 

@@ -93,6 +93,14 @@ impl Props {
 
 /// Slots that run nothing.
 pub(crate) fn free_slots(slots: &[Slot]) -> u32 {
-    let free = slots.iter().filter(|slot| !slot.is_processing).count();
-    u32::try_from(free).unwrap_or(u32::MAX)
+    count(slots.iter().filter(|slot| !slot.is_processing))
+}
+
+/// Slots that run something.
+pub(crate) fn busy_slots(slots: &[Slot]) -> u32 {
+    count(slots.iter().filter(|slot| slot.is_processing))
+}
+
+fn count<'a>(slots: impl Iterator<Item = &'a Slot>) -> u32 {
+    u32::try_from(slots.count()).unwrap_or(u32::MAX)
 }

@@ -158,6 +158,14 @@ impl WorkerAdapter for Mock {
         self.open_plain(Route::Tokenize).await?;
         Ok(u32::try_from(text::tokenize(&prompt(&job.request)).len()).ok())
     }
+
+    async fn busy_slots(&self) -> Result<Option<u32>, WorkerError> {
+        self.open_plain(Route::Slots).await?;
+        match self.sim.condition() {
+            Condition::Crashed => Err(refusal(&Refusal::Crashed)),
+            Condition::Loading | Condition::Ready => Ok(u32::try_from(self.sim.stats().running).ok()),
+        }
+    }
 }
 
 fn prompt(request: &TaskRequest) -> String {

@@ -86,7 +86,13 @@ fn devices(pool: &Pool, at: At, findings: &mut Findings) {
 
 fn waiting(pool: &Pool, at: At, findings: &mut Findings) {
     let timeouts = &pool.timeouts;
-    for (key, ms) in [("timeouts.wall_ms", timeouts.wall_ms), ("timeouts.idle_ms", timeouts.idle_ms)] {
+    let calls = &pool.calls;
+    for (key, ms) in [
+        ("timeouts.wall_ms", timeouts.wall_ms),
+        ("timeouts.idle_ms", timeouts.idle_ms),
+        ("calls.breaker_window_ms", calls.breaker_window_ms),
+        ("calls.breaker_cool_down_ms", calls.breaker_cool_down_ms),
+    ] {
         if ms == 0 {
             findings.problem(at.key(key), "must be greater than 0");
         }

@@ -104,6 +104,7 @@ fn rules_between_values() {
         ("devices = [1, 1]", "devices", "twice"),
         ("devices = [0]\ntensor_split = [1.0, 2.0]", "tensor_split", "2 ratios for 1 devices"),
         ("devices = [0, 1]\ntensor_split = [1.0, -2.0]", "tensor_split", "greater than 0"),
+        ("calls.breaker_window_ms = 0", "calls.breaker_window_ms", "greater than 0"),
         ("timeouts.idle_ms = 700000", "timeouts.idle_ms", "600000"),
         ("timeouts.wall_ms = 0\ntimeouts.idle_ms = 0", "timeouts.wall_ms", "greater than 0"),
         (

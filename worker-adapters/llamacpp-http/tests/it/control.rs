@@ -54,6 +54,7 @@ async fn props_and_version() {
     assert_eq!(adapter.engine(), Engine::Llamacpp);
     let props = adapter.props().await.expect("properties");
     assert_eq!((props.slots_total, props.slots_free, props.ctx_max), (Some(2), Some(2), Some(1024)));
+    assert_eq!(adapter.busy_slots().await, Ok(Some(0)));
     assert_eq!(props.model.as_deref(), Some("gemma-3-270m"));
     assert_eq!((props.model_digest, props.tokenizer), (None, None));
     assert_eq!(props.workloads, [Workload::Completion, Workload::Rerank]);
@@ -64,6 +65,7 @@ async fn props_and_version() {
     let replay = Replay::start(vec![route("/props", "props"), route("/v1/rerank", "health_loading")]).await;
     let props = replay.adapter().props().await.expect("properties");
     assert_eq!((props.slots_free, props.workloads), (None, vec![]));
+    assert_eq!(replay.adapter().busy_slots().await, Ok(None));
 }
 
 /// ADAPT-3005: a call that changes nothing is tried again; on an engine that is loading this does not last for ever.

@@ -188,6 +188,7 @@ async fn loading_ends_in_time() {
     assert!(mock.health().await.expect("an answer").ready);
     let running = mock.submit(&prompt("x", 1)).await.expect("taken");
     assert_eq!(mock.props().await.expect("an answer").slots_free, Some(0));
+    assert_eq!(mock.busy_slots().await, Ok(Some(1)));
     drop(running);
 }
 
