@@ -283,7 +283,9 @@ impl Cell {
 
 /// A daemon with a pool for each lane.
 async fn daemon_before(lanes: &[Lane; 6]) -> Daemon {
-    let settings = format!("timeouts = {{ wall_ms = 60000, idle_ms = {IDLE_MS} }}\ncalls = {{ retries = 0, breaker_failures = 9999 }}");
+    let settings = format!(
+        "timeouts = {{ wall_ms = 60000, idle_ms = {IDLE_MS} }}\ncalls = {{ retries = 0, breaker_failures = 9999 }}"
+    );
     let pools = lanes.each_ref().map(|lane| pool(lane.pool, &[lane.engine.url()], &settings));
     let daemon = Daemon::start(&config_of(&pools)).await;
     daemon.all_ready().await;
