@@ -1,10 +1,11 @@
 //! A running task as its driver sees it.
 
 use std::fmt;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use adapter_api::{StreamState, TokenEvent};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::HostError;
@@ -14,12 +15,13 @@ use crate::task::Entered;
 /// cancels the task at the engine.
 pub struct HostedStream {
     entered: Entered,
-    canceled: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// One future, in a set because that polls it only when it has been woken, and not for every token.
+    canceled: FuturesUnordered<WaitForCancellationFutureOwned>,
 }
 
 impl HostedStream {
     pub(crate) fn new(entered: Entered) -> Self {
-        let canceled = Box::pin(entered.task.token.clone().cancelled_owned());
+        let canceled = FuturesUnordered::from_iter([entered.task.token.clone().cancelled_owned()]);
         Self { entered, canceled }
     }
 
@@ -47,7 +49,7 @@ impl HostedStream {
                 Poll::Ready(ended.map_err(HostError::Worker))
             }
             Some(Poll::Pending) => {
-                ready!(self.canceled.as_mut().poll(cx));
+                ready!(self.canceled.poll_next_unpin(cx));
                 Poll::Ready(Err(self.cancel()))
             }
             None => Poll::Ready(Err(self.cancel())),

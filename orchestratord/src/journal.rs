@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api_types::{AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, PlacementRecord, PoolId, TaskRequest};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use state_db::{AcceptedTask, EndedTask, StateDb, StoredTask, Urgency};
+use state_db::{AcceptedTask, EndedTask, StateDb, StoredTask};
 
 use crate::clock::Clock;
 use crate::task::Task;
@@ -69,11 +69,11 @@ pub fn accept(db: &StateDb, task: &Task) -> state_db::Receipt {
 pub fn finish(db: &StateDb, task: &Task, clock: &Clock) -> state_db::Receipt {
     let summary = task.summary(clock, None);
     if !task.is_journaled() {
-        return db.finish(EndedTask { summary, record: String::new() }, Urgency::Soon);
+        return db.finish(EndedTask { summary, record: String::new() });
     }
     let record = Record { request: digest(task.request()), admission: task.born().admission.clone() };
     let record = serde_json::to_string(&record).expect("a record has only what JSON can hold");
-    db.finish(EndedTask { summary, record }, Urgency::Now)
+    db.finish(EndedTask { summary, record })
 }
 
 /// The answer for a request whose id belongs to a task of the history.

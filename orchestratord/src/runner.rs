@@ -1,7 +1,9 @@
 //! Runs one task on an engine: submit, follow the engine's stream, watch the time, end the task.
 
+mod watch;
+
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,11 +16,11 @@ use config_schema::Stream as StreamConfig;
 use orchestrator_core::Refusal;
 use orchestrator_core::scheduler::Dispatch;
 use orchestrator_core::session::Home;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use transcript::Writer;
 
+use self::watch::{Late, MORE_DECODE_MS, Watch};
 use crate::app::App;
-use crate::clock::after;
 use crate::narrate;
 use crate::pools::{self, Pool, Replica};
 use crate::task::{Ending, Task};
@@ -119,7 +121,9 @@ impl Run<'_> {
             repeatable: self.pool.is_strict() || self.task.request().determinism == Some(DeterminismLevel::Strict),
             correlation_id: Arc::clone(&self.task.born().caller.correlation_id),
         };
-        let mut watch = Watch::new(self);
+        let timeouts = &self.pool.config.timeouts;
+        let deadline = self.app.clock.instant(self.task.deadline_ms());
+        let mut watch = Watch::new(deadline, timeouts.wall(), timeouts.idle());
         let cancel = self.task.cancel_token().clone();
         let elsewhere = || self.could_start_elsewhere();
         let mut submit = pin!(self.app.host.submit(&self.pool.id, &self.replica.id, &job, cancel, &elsewhere));
@@ -144,13 +148,16 @@ impl Run<'_> {
                         self.streams(watch);
                     }
                     match state {
-                        Ok(StreamState::Open) => watch.touch(),
+                        Ok(StreamState::Open) => {
+                            pass.now = Instant::now();
+                            watch.touch(pass.now)
+                        }
                         Ok(StreamState::Ended) => return Over::Ended(self.completed(pass.finish)),
                         Err(error) => return self.failed(&error),
                     }
                 }
                 // Of an engine that is not read nothing is known.
-                late = watch.expired() => if late == Late::Idle && pass.is_full { watch.touch() } else { Some(late) },
+                late = watch.expired() => if late == Late::Idle && pass.is_full { watch.touch(Instant::now()) } else { Some(late) },
             };
             match late.map(|late| (late, self.allow_more(late))) {
                 None => {}
@@ -232,7 +239,7 @@ impl Run<'_> {
         if let Some(tokens_out) = progress.tokens_out {
             self.task.generated(tokens_out);
         }
-        let now = Instant::now();
+        let now = pass.now;
         self.narrate_progress(writer, pass, now);
         if now < pass.metrics_due {
             return;
@@ -371,6 +378,8 @@ impl Run<'_> {
 /// What one pass over the stream leaves for the next.
 struct Pass {
     finish: Option<Finish>,
+    /// When the engine was last read.
+    now: Instant,
     metrics_due: Instant,
     narration_due: Instant,
     /// The transcript has no room; the engine is not read meanwhile.
@@ -386,6 +395,7 @@ impl Pass {
         let now = Instant::now();
         Self {
             finish: None,
+            now,
             metrics_due: now + config.metrics_interval(),
             narration_due: now + config.narration_period().unwrap_or_default(),
             is_full: false,
@@ -398,88 +408,4 @@ impl Pass {
 fn result_frame(index: u32, embedding: Option<Vec<f32>>, score: Option<f32>) -> TokenFrame {
     let i = int(index);
     TokenFrame { t: String::new(), i, channel: None, embedding, score }
-}
-
-/// The limits on a running task, behind one timer that is set anew only when it goes off: a token costs it one store.
-struct Watch {
-    timer: Pin<Box<Sleep>>,
-    deadline: Instant,
-    wall: Instant,
-    idle: Duration,
-    last_sign: Instant,
-    /// When the decode time reserved for the task is used up; `None` without a time budget or before the first token.
-    budget: Option<Instant>,
-}
-
-/// Decode time that is added to a reservation when it is used up, in milliseconds.
-const MORE_DECODE_MS: u64 = 1_000;
-
-/// An idle limit beyond this is none; sums with it stay within what the system's clock can tell.
-const LONGEST_IDLE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Which limit was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Late {
-    Deadline,
-    Wall,
-    Idle,
-    Budget,
-}
-
-impl Watch {
-    fn new(run: &Run<'_>) -> Self {
-        let now = Instant::now();
-        let timeouts = &run.pool.config.timeouts;
-        let mut watch = Self {
-            timer: Box::pin(sleep_until(now)),
-            deadline: run.app.clock.instant(run.task.deadline_ms()),
-            wall: Instant::from_std(after(now.into_std(), timeouts.wall())),
-            idle: timeouts.idle().min(LONGEST_IDLE),
-            last_sign: now,
-            budget: None,
-        };
-        let (first, _) = watch.next();
-        watch.timer.as_mut().reset(first);
-        watch
-    }
-
-    /// The engine gave a sign of life. Tells which limit has been reached all the same: an engine that always has more to read
-    /// leaves the timer no turn.
-    fn touch(&mut self) -> Option<Late> {
-        self.last_sign = Instant::now();
-        let (at, late) = self.next();
-        (at <= self.last_sign).then_some(late)
-    }
-
-    /// The task may decode for so long from now on. This can be sooner than the timer is set to.
-    fn limit_decoding(&mut self, time: Duration) {
-        self.budget = Some(Instant::from_std(after(Instant::now().into_std(), time)));
-        let (next, _) = self.next();
-        self.timer.as_mut().reset(next);
-    }
-
-    /// The task may decode for so much longer.
-    fn allow(&mut self, more: Duration) {
-        self.budget = self.budget.map(|at| at + more);
-        let (next, _) = self.next();
-        self.timer.as_mut().reset(next);
-    }
-
-    fn next(&self) -> (Instant, Late) {
-        let limits =
-            [(self.deadline, Late::Deadline), (self.wall, Late::Wall), (self.last_sign + self.idle, Late::Idle)];
-        let budget = self.budget.map(|at| (at, Late::Budget));
-        limits.into_iter().chain(budget).min_by_key(|(at, _)| *at).expect("there are three at least")
-    }
-
-    async fn expired(&mut self) -> Late {
-        loop {
-            self.timer.as_mut().await;
-            let (at, late) = self.next();
-            if at <= Instant::now() {
-                return late;
-            }
-            self.timer.as_mut().reset(at);
-        }
-    }
 }

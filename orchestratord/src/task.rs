@@ -4,6 +4,7 @@ mod born;
 mod ending;
 mod life;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_types::sse::{EndFrame, EventName, NarrationFrame};
@@ -34,6 +35,8 @@ pub struct Task {
     /// Fires when the last frame is written.
     published: CancellationToken,
     transcript: Arc<Transcript>,
+    /// Apart from the rest of its life because it changes with every token.
+    generated: AtomicU32,
     life: Mutex<Life>,
 }
 
@@ -53,6 +56,7 @@ impl Task {
             durable,
             published: CancellationToken::new(),
             transcript: Arc::new(transcript),
+            generated: AtomicU32::new(0),
             life: Mutex::new(life),
         }
     }
@@ -185,7 +189,12 @@ impl Task {
 
     /// The engine told how much it has generated so far.
     pub fn generated(&self, tokens_out: u32) {
-        self.life().tokens_out = Some(tokens_out);
+        self.generated.store(tokens_out, Ordering::Relaxed);
+    }
+
+    /// How much the engine has told that it has generated; `None` while that is nothing.
+    fn generated_so_far(&self) -> Option<u32> {
+        Some(self.generated.load(Ordering::Relaxed)).filter(|tokens| *tokens > 0)
     }
 
     /// Time from dispatch to the first token in milliseconds, once there is one.
@@ -204,6 +213,7 @@ impl Task {
         }
         life.ended_from = Some(ended_from);
         life.ended_ms = Some(now_ms);
+        life.tokens_out = self.generated_so_far();
         if let Ending::Completed { usage, .. } = ending {
             life.tokens_in = usage.tokens_in;
             life.tokens_out = usage.tokens_out;
@@ -307,7 +317,7 @@ impl Task {
             first_token_ms: first_token_ms.map(long),
             decode_time_ms: numbers.as_ref().map(|numbers| long(numbers.decode_time_ms)),
             tokens_in: life.tokens_in.map(int),
-            tokens_out: life.tokens_out.map(int),
+            tokens_out: life.tokens_out.or_else(|| self.generated_so_far()).map(int),
             placement: Some(self.born.placement.clone()),
             error: life.error.clone(),
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use api_types::{Engine, Priority, SessionId, TaskId, TaskState, TaskSummary, Workload};
 use divan::{Bencher, black_box};
-use state_db::{AcceptedTask, EndedTask, Opened, Receipt, Retention, StateDb, TaskQuery, Urgency};
+use state_db::{AcceptedTask, EndedTask, Opened, Receipt, Retention, StateDb, TaskQuery};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::MissedTickBehavior;
@@ -101,7 +101,7 @@ fn finish(bencher: Bencher<'_, '_>, concurrent: usize) {
         .counter(concurrent)
         .with_inputs(|| (0..concurrent).map(|_| ended(TaskId::random(), 0)).collect::<Vec<_>>())
         .bench_local_values(|tasks| {
-            let receipts = tasks.into_iter().map(|task| db.finish(task, Urgency::Now)).collect();
+            let receipts = tasks.into_iter().map(|task| db.finish(task)).collect();
             runtime.block_on(all_confirmed(receipts));
         });
 }
@@ -130,7 +130,7 @@ async fn paced(db: &StateDb) -> Vec<Duration> {
             asked.elapsed()
         }));
         if let Some(earlier) = number.checked_sub(100) {
-            db.finish(ended(ids[earlier], 0), Urgency::Soon);
+            db.finish(ended(ids[earlier], 0));
         }
     }
     let mut waits = Vec::with_capacity(PACED_TASKS);
@@ -145,7 +145,7 @@ fn long_history() -> (TempDir, StateDb) {
     runtime().block_on(async {
         let mut receipt = None;
         for number in 0..HISTORY {
-            receipt = Some(db.finish(ended(TaskId::random(), number), Urgency::Soon));
+            receipt = Some(db.finish(ended(TaskId::random(), number)));
         }
         receipt.expect("there is one").await.expect("it is written");
     });

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use api_types::{TaskId, TaskSummary};
+use api_types::{Priority, TaskId, TaskSummary};
 
 use crate::file::FILE_NAME;
 use crate::reader::Reader;
 use crate::store::{Change, Store};
 use crate::writer::Writer;
-use crate::{AcceptedTask, EndedTask, OpenError, ReadError, Receipt, StoredTask, TaskQuery, Urgency};
+use crate::{AcceptedTask, EndedTask, OpenError, ReadError, Receipt, StoredTask, TaskQuery};
 use crate::{file, query};
 
 /// The open file. A cheap handle: clones share the threads, and the last one to go closes the file.
@@ -66,16 +66,18 @@ impl StateDb {
         Ok(Opened { db: Self { threads: Arc::new(threads) }, pending: found.pending })
     }
 
-    /// Puts a task into the journal. The write is queued when this returns, in the order of the calls, whether or not
-    /// the receipt is waited for. A task that is in the journal already keeps the entry and the place it has.
+    /// Puts a task into the journal. The write is queued when this returns, in the order of the calls, whether or not the
+    /// receipt is waited for. A task that is in the journal already keeps the entry and the place it has.
     pub fn accept(&self, task: AcceptedTask) -> Receipt {
-        self.threads.writer.write(Change::Accept(task), Urgency::Now)
+        self.threads.writer.write(Change::Accept(task), true)
     }
 
-    /// Puts a task into the history and takes it out of the journal, in one transaction; queued like
-    /// [`accept`](Self::accept). The history has one entry for each id, the one that came last.
-    pub fn finish(&self, task: EndedTask, urgency: Urgency) -> Receipt {
-        self.threads.writer.write(Change::Finish(Box::new(task)), urgency)
+    /// Puts a task into the history and, if it is a batch task, takes it out of the journal, in one transaction; queued like
+    /// [`accept`](Self::accept). Nobody waits for the record of an interactive task: it may wait up to 250 ms for company, and
+    /// others overtake it. The history has one entry for each id, the one that came last.
+    pub fn finish(&self, task: EndedTask) -> Receipt {
+        let urgent = task.summary.priority == Priority::Batch;
+        self.threads.writer.write(Change::Finish(Box::new(task)), urgent)
     }
 
     /// One page of the history, newest first: by admission time, then by id, both descending.
@@ -103,7 +105,7 @@ impl StateDb {
     /// Runs something on the writer, inside a transaction of its group.
     #[cfg(test)]
     pub(crate) fn run(&self, hook: impl Fn(&rusqlite::Connection) + Send + 'static) -> Receipt {
-        self.threads.writer.write(Change::Run(Box::new(hook)), Urgency::Now)
+        self.threads.writer.write(Change::Run(Box::new(hook)), true)
     }
 }
 

@@ -26,5 +26,5 @@ mod tests;
 
 pub use db::{Opened, Retention, StateDb};
 pub use error::{OpenError, ReadError, WriteError};
-pub use task::{AcceptedTask, EndedTask, StoredTask, TaskQuery, Urgency};
+pub use task::{AcceptedTask, EndedTask, StoredTask, TaskQuery};
 pub use writer::Receipt;

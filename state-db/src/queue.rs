@@ -1,4 +1,5 @@
-//! What waits for the writing thread. A change that is in no hurry does not wake it, which would cost more than the change.
+//! What waits for the writing thread. A change that is in no hurry does not wake it, which would cost more than the change,
+//! and does not go along with one that somebody waits for.
 
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Items in one group at most, which bounds how long the first of them waits for the last.
 const MAX_GROUP: usize = 512;
 /// How long an item that is in no hurry waits for company.
-const SOON: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(250);
 
 /// Items on their way to one consumer. Not bounded: a producer must never wait here.
 pub(crate) struct Queue<T> {
@@ -16,8 +17,9 @@ pub(crate) struct Queue<T> {
 }
 
 struct State<T> {
-    items: Vec<T>,
-    /// When the group must be handed over; `None` while there is none.
+    urgent: Vec<T>,
+    patient: Vec<T>,
+    /// When the patient ones are due; `None` while there is none.
     due: Option<Instant>,
     ending: bool,
     closed: bool,
@@ -25,7 +27,7 @@ struct State<T> {
 
 /// What the consumer is handed.
 pub(crate) enum Taken<T> {
-    /// Items, in order.
+    /// Items of one kind, in order.
     Group(Vec<T>),
     /// Nothing came for a while.
     Idle,
@@ -35,24 +37,26 @@ pub(crate) enum Taken<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        let state = State { items: Vec::new(), due: None, ending: false, closed: false };
+        let state = State { urgent: Vec::new(), patient: Vec::new(), due: None, ending: false, closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
 
 impl<T> Queue<T> {
-    /// Adds an item; one that is `urgent` takes all before it along at once. Dropped when nobody takes items any more.
+    /// Adds an item; urgent ones are handed over at once and before the others. Dropped when nobody takes items any more.
     pub(crate) fn push(&self, item: T, urgent: bool) {
         let mut state = self.lock();
         if state.closed {
             return;
         }
-        state.items.push(item);
-        let now = Instant::now();
-        let due = if urgent || state.items.len() >= MAX_GROUP { now } else { now + SOON };
-        // A consumer that waits for nothing must learn that there is something; later only that it is due earlier.
-        if state.due.is_none_or(|earlier| due < earlier) {
-            state.due = Some(due);
+        let wake = if urgent {
+            state.urgent.push(item);
+            state.urgent.len() == 1
+        } else {
+            state.patient.push(item);
+            state.set_due()
+        };
+        if wake {
             self.changed.notify_one();
         }
     }
@@ -67,7 +71,7 @@ impl<T> Queue<T> {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let left = mem::take(&mut state.items);
+        let left = (mem::take(&mut state.urgent), mem::take(&mut state.patient));
         drop(state);
         drop(left);
     }
@@ -78,11 +82,10 @@ impl<T> Queue<T> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            if state.ending {
-                return Taken::Last(mem::take(&mut state.items));
+            if let Some(taken) = state.take(now) {
+                return taken;
             }
             let until = match state.due {
-                Some(due) if due <= now => return Taken::Group(state.group(now)),
                 Some(due) => due,
                 None if now - since >= idle => return Taken::Idle,
                 None => since + idle,
@@ -99,11 +102,40 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
-    fn group(&mut self, now: Instant) -> Vec<T> {
-        let rest = self.items.split_off(self.items.len().min(MAX_GROUP));
-        self.due = (!rest.is_empty()).then_some(now);
-        mem::replace(&mut self.items, rest)
+    /// A patient item was added: says whether the consumer must hear of it, because it waits for nothing or for longer.
+    fn set_due(&mut self) -> bool {
+        match self.patient.len() {
+            1 => {
+                self.due = Some(Instant::now() + SOON);
+                true
+            }
+            MAX_GROUP => {
+                self.due = Some(Instant::now());
+                true
+            }
+            _ => false,
+        }
     }
+
+    fn take(&mut self, now: Instant) -> Option<Taken<T>> {
+        if self.ending {
+            let mut last = mem::take(&mut self.urgent);
+            last.append(&mut self.patient);
+            return Some(Taken::Last(last));
+        }
+        // What has waited for its time must not wait for ever behind what never has to.
+        if self.due.is_some_and(|due| due <= now) {
+            let group = first(&mut self.patient);
+            self.due = (!self.patient.is_empty()).then_some(now);
+            return Some(Taken::Group(group));
+        }
+        (!self.urgent.is_empty()).then(|| Taken::Group(first(&mut self.urgent)))
+    }
+}
+
+fn first<T>(items: &mut Vec<T>) -> Vec<T> {
+    let rest = items.split_off(items.len().min(MAX_GROUP));
+    mem::replace(items, rest)
 }
 
 #[cfg(test)]
@@ -123,21 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn an_urgent_item_takes_those_before_it_along() {
+    fn urgent_items_go_first_and_alone() {
         let queue = Queue::default();
         queue.push(1, false);
         queue.push(2, true);
         queue.push(3, false);
-        assert_eq!(group(&queue), [1, 2, 3]);
-        queue.push(4, false);
-        assert_eq!(group(&queue), [4], "it is taken without an urgent one, when its time has come");
+        queue.push(4, true);
+        assert_eq!(group(&queue), [2, 4]);
+        assert_eq!(group(&queue), [1, 3], "when their time has come");
         assert!(matches!(queue.take(Duration::ZERO), Taken::Idle));
     }
 
     #[test]
     fn groups_are_bounded_and_in_order() {
         let queue = Queue::default();
-        (0..2 * MAX_GROUP + 1).for_each(|item| queue.push(item, item == 0));
+        (0..2 * MAX_GROUP + 1).for_each(|item| queue.push(item, false));
         let groups = [group(&queue), group(&queue), group(&queue)];
         assert_eq!(groups.each_ref().map(Vec::len), [MAX_GROUP, MAX_GROUP, 1]);
         assert!(groups.concat().into_iter().eq(0..2 * MAX_GROUP + 1));
@@ -151,13 +183,13 @@ mod tests {
             thread::spawn(move || (group(&queue), matches!(queue.take(IDLE), Taken::Last(left) if left.is_empty())))
         };
         queue.push(7, true);
-        while !queue.lock().items.is_empty() {
+        while !queue.lock().urgent.is_empty() {
             thread::yield_now();
         }
         queue.end();
         assert_eq!(consumer.join().expect("it ends"), (vec![7], true));
         queue.close();
         queue.push(8, true);
-        assert!(queue.lock().items.is_empty());
+        assert!(queue.lock().urgent.is_empty());
     }
 }

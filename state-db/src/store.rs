@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
-use api_types::TaskId;
-use rusqlite::{CachedStatement, Connection, OpenFlags, Params, Transaction, TransactionBehavior, params};
+use api_types::{Priority, TaskId};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params, Transaction, TransactionBehavior, params};
 
 use crate::file::Found;
 use crate::{AcceptedTask, EndedTask, Retention};
@@ -117,25 +117,37 @@ fn accept(transaction: &Transaction<'_>, task: &AcceptedTask) -> rusqlite::Resul
 fn finish(transaction: &Transaction<'_>, task: &EndedTask) -> rusqlite::Result<i64> {
     let EndedTask { summary, record } = task;
     let id = summary.task_id.0;
-    transaction.prepare_cached("DELETE FROM journal WHERE task_id = ?1")?.execute([id])?;
-    let replaced = delete(transaction.prepare_cached("DELETE FROM history WHERE task_id = ?1")?, [id])?;
+    if summary.priority == Priority::Batch {
+        transaction.prepare_cached("DELETE FROM journal WHERE task_id = ?1")?.execute([id])?;
+    }
     let text = serde_json::to_string(summary).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let sql =
         "INSERT INTO history (task_id, admitted_at_ms, ended_at_ms, state, priority, pool_id, session_id, model_ref,
         summary, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    transaction.prepare_cached(sql)?.execute(params![
-        id,
-        summary.admitted_at_ms,
-        summary.ended_at_ms.unwrap_or(summary.admitted_at_ms),
-        summary.state.as_str(),
-        summary.priority.as_str(),
-        summary.pool_id,
-        summary.session_id.0,
-        summary.model_ref,
-        text,
-        record,
-    ])?;
-    Ok(replaced)
+    let mut insert = transaction.prepare_cached(sql)?;
+    let mut insert = || {
+        insert.execute(params![
+            id,
+            summary.admitted_at_ms,
+            summary.ended_at_ms.unwrap_or(summary.admitted_at_ms),
+            summary.state.as_str(),
+            summary.priority.as_str(),
+            summary.pool_id,
+            summary.session_id.0,
+            summary.model_ref,
+            text,
+            record,
+        ])
+    };
+    // An id that comes again is rare, and looking for it first would cost as much as the rest.
+    match insert() {
+        Ok(_) => Ok(0),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            let replaced = delete(transaction.prepare_cached("DELETE FROM history WHERE task_id = ?1")?, [id])?;
+            insert().map(|_| replaced)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes up to `limit` of the tasks that ended first: those that are too old, else those that are too many.

@@ -33,15 +33,6 @@ pub struct StoredTask {
     pub record: String,
 }
 
-/// How long a write may wait for others to share a commit with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// Not at all: somebody waits for the receipt.
-    Now,
-    /// Up to 50 ms, or until something urgent comes.
-    Soon,
-}
-
 /// Which tasks of the history to read. Filters add up: a task is listed when it passes all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskQuery {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::WriteError;
 use crate::queue::{Queue, Taken};
 use crate::store::{Change, Store};
-use crate::{Urgency, WriteError};
 
 /// How long the writer idles before it looks for ended tasks that have become too old.
 const IDLE: Duration = Duration::from_secs(60);
@@ -49,10 +49,10 @@ impl Writer {
         Ok((Self { queue }, thread))
     }
 
-    pub(crate) fn write(&self, change: Change, urgency: Urgency) -> Receipt {
+    pub(crate) fn write(&self, change: Change, urgent: bool) -> Receipt {
         let (receipt, outcome) = oneshot::channel();
         // A write that nobody takes is dropped, and its receipt with it.
-        self.queue.push(Write { change, receipt }, urgency == Urgency::Now);
+        self.queue.push(Write { change, receipt }, urgent);
         Receipt(outcome)
     }
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use axum::http::Request;
 use config_schema::Server as Settings;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -162,10 +164,14 @@ impl Until<'_> {
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
+        // A set of one, because that polls its future only when it has been woken, and not for every token.
+        let mut over = FuturesUnordered::from_iter([self.over()]);
         tokio::select! {
+            biased;
             result = connection.as_mut() => return result,
-            () = self.over() => connection.as_mut().graceful_shutdown(),
+            _ = over.next() => connection.as_mut().graceful_shutdown(),
         }
+        drop(over);
         match self.requests.were_made() {
             true => connection.await,
             // It may be waiting for a client's first words without an end.

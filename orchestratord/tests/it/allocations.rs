@@ -67,7 +67,7 @@ fn follow(port: &Path, task: &Value) -> String {
     let addr: SocketAddr = loop {
         match std::fs::read_to_string(port) {
             Ok(text) if text.ends_with('\n') => break text.trim().parse().expect("an address"),
-            _ => thread::sleep(Duration::from_millis(2)),
+            _ => pause(),
         }
         assert!(begun.elapsed() < PATIENCE, "the daemon does not listen");
     };
@@ -77,8 +77,14 @@ fn follow(port: &Path, task: &Value) -> String {
             return answer;
         }
         assert!(begun.elapsed() < PATIENCE, "no pool is ready: {answer}");
-        thread::sleep(Duration::from_millis(2));
+        pause();
     }
+}
+
+/// Between two looks of a thread that has no runtime.
+#[expect(clippy::disallowed_methods, reason = "it has a thread to itself")]
+fn pause() {
+    thread::sleep(Duration::from_millis(2));
 }
 
 fn exchange(addr: SocketAddr, body: &str) -> String {

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use state_db::{OpenError, Opened, Retention, StateDb, Urgency};
+use state_db::{OpenError, Opened, Retention, StateDb};
 
 use crate::support::{ALL, Place, accepted, command, ended, number, numbers, this_test, wait};
 
@@ -115,9 +115,8 @@ async fn work(db: &StateDb, mut pending: Vec<u128>, first: u128) {
                 next += 1;
             } else {
                 let number = pending.swap_remove(rand::random_range(0..pending.len()));
-                let urgency = if rand::random_bool(0.9) { Urgency::Now } else { Urgency::Soon };
                 say("> finish", &number.to_string());
-                receipts.push((number, "> finished", db.finish(ended(number, "r"), urgency)));
+                receipts.push((number, "> finished", db.finish(ended(number, "r"))));
             }
         }
         for (number, done, receipt) in receipts {

@@ -2,7 +2,7 @@
 
 use api_types::{Priority, TaskState, TaskSummary};
 use proptest::prelude::*;
-use state_db::{EndedTask, Opened, Retention, StateDb, StoredTask, TaskQuery, Urgency};
+use state_db::{EndedTask, Opened, Retention, StateDb, StoredTask, TaskQuery};
 
 use crate::support::{ALL, Place, accept, accepted, ended, finish, id, numbers, session, summary, wait};
 
@@ -12,7 +12,7 @@ fn an_ended_task_is_read_as_it_was_written() {
     let place = Place::new();
     let Opened { db, .. } = place.open();
     assert_eq!(wait(db.task(id(1))).expect("it is read"), None);
-    wait(db.finish(ended(1, "{\"a\": \"ü\"}"), Urgency::Soon)).expect("it is written");
+    wait(db.finish(ended(1, "{\"a\": \"ü\"}"))).expect("it is written");
     let stored = StoredTask { summary: summary(1), record: "{\"a\": \"ü\"}".to_owned() };
     assert_eq!(wait(db.task(id(1))).expect("it is read"), Some(stored.clone()));
     drop(db);
@@ -114,7 +114,7 @@ async fn all_pages(db: &StateDb, mut query: TaskQuery) -> Vec<TaskSummary> {
 
 async fn fill(db: &StateDb, tasks: &[TaskSummary]) {
     let write = |summary: &TaskSummary| EndedTask { summary: summary.clone(), record: String::new() };
-    let receipts: Vec<_> = tasks.iter().map(|task| db.finish(write(task), Urgency::Now)).collect();
+    let receipts: Vec<_> = tasks.iter().map(|task| db.finish(write(task))).collect();
     for receipt in receipts {
         receipt.await.expect("it is written");
     }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use state_db::{Opened, Urgency};
+use state_db::Opened;
 
 use crate::support::{Place, accept, accepted, ended, finish, id, wait};
 
@@ -34,7 +34,7 @@ fn dropping_a_receipt_does_not_undo_the_write() {
     for task in &tasks {
         drop(db.accept(task.clone()));
     }
-    drop(db.finish(ended(7, "r"), Urgency::Soon));
+    drop(db.finish(ended(7, "r")));
     db.close();
     let left: Vec<_> = tasks.into_iter().filter(|task| task.task_id != id(7)).collect();
     assert_eq!(place.open().pending, left);

@@ -1,25 +1,38 @@
 //! Random histories of the file against a model of it.
 
-use proptest::prelude::*;
-use state_db::{AcceptedTask, EndedTask, Opened, StateDb, Urgency};
+use std::ops::Range;
 
-use crate::support::{ALL, Place, accepted, ended, id, wait};
+use api_types::{Priority, TaskSummary};
+use proptest::prelude::*;
+use state_db::{AcceptedTask, EndedTask, Opened, StateDb};
+
+use crate::support::{self, ALL, Place, accepted, id, wait};
 
 #[derive(Clone, Debug)]
 enum Step {
     Accept(u128),
-    Finish(u128, Urgency),
+    Finish(u128),
     /// Waits for what is on its way.
     Settle,
     /// Closes the file and opens it again.
     Reopen,
 }
 
+/// Tasks of the journal, and others: those leave nothing in it.
+const BATCH: Range<u128> = 0..5;
+const INTERACTIVE: Range<u128> = 5..8;
+
+/// A task that ended, of the class that its number stands for.
+fn ended(number: u128, record: &str) -> EndedTask {
+    let priority = if INTERACTIVE.contains(&number) { Priority::Interactive } else { Priority::Batch };
+    let EndedTask { summary, record } = support::ended(number, record);
+    EndedTask { summary: TaskSummary { priority, ..summary }, record }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        5 => (0..8_u128).prop_map(Step::Accept),
-        3 => (0..8_u128).prop_map(|number| Step::Finish(number, Urgency::Now)),
-        2 => (0..8_u128).prop_map(|number| Step::Finish(number, Urgency::Soon)),
+        5 => BATCH.prop_map(Step::Accept),
+        5 => (BATCH.start..INTERACTIVE.end).prop_map(Step::Finish),
         1 => Just(Step::Settle),
         1 => Just(Step::Reopen),
     ];
@@ -72,8 +85,8 @@ proptest! {
                     receipts.push(db.accept(accepted(number, &at.to_string())));
                     model.accept(accepted(number, &at.to_string()));
                 }
-                Step::Finish(number, urgency) => {
-                    receipts.push(db.finish(ended(number, &at.to_string()), urgency));
+                Step::Finish(number) => {
+                    receipts.push(db.finish(ended(number, &at.to_string())));
                     model.finish(ended(number, &at.to_string()));
                 }
                 Step::Settle => {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 
 use rusqlite::Connection;
-use state_db::{OpenError, Opened, Urgency};
+use state_db::{OpenError, Opened};
 
 use crate::support::{Place, accept, accepted, ended, wait};
 
@@ -17,8 +17,7 @@ const PAGE_LEN: usize = 4096;
 fn filled() -> Place {
     let place = Place::new();
     let Opened { db, .. } = place.open();
-    let write =
-        |number| (db.accept(accepted(number, &"p".repeat(1_000))), db.finish(ended(number + 100, "r"), Urgency::Now));
+    let write = |number| (db.accept(accepted(number, &"p".repeat(1_000))), db.finish(ended(number + 100, "r")));
     for (accepted, ended) in (0..50).map(write).collect::<Vec<_>>() {
         wait(accepted).expect("it is written");
         wait(ended).expect("it is written");

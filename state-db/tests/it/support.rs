@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use api_types::{Engine, Priority, SessionId, TaskId, TaskState, TaskSummary, Workload};
-use state_db::{AcceptedTask, EndedTask, OpenError, Opened, Retention, StateDb, TaskQuery, Urgency, WriteError};
+use state_db::{AcceptedTask, EndedTask, OpenError, Opened, Retention, StateDb, TaskQuery, WriteError};
 use tempfile::TempDir;
 
 /// Everything, as one page.
@@ -119,7 +119,7 @@ pub(crate) fn accept(db: &StateDb, task: AcceptedTask) -> Result<(), WriteError>
 }
 
 pub(crate) fn finish(db: &StateDb, task: EndedTask) -> Result<(), WriteError> {
-    wait(db.finish(task, Urgency::Now))
+    wait(db.finish(task))
 }
 
 /// The ids of a list of summaries, as numbers.

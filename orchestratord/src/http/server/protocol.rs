@@ -78,6 +78,8 @@ impl Protocols {
             .timer(TokioTimer::new())
             .header_read_timeout(settings.head_timeout())
             .max_header_size(MAX_HEAD_BYTES as usize)
+            // A token is one small write: copying it beside its chunk's size is cheaper than a list of buffers.
+            .writev(false)
             .max_buf_size(HTTP1_BUFFER_BYTES);
         // Half of the patience is silence, the other half the wait for the answer to a ping.
         let ping = settings.peer_timeout() / 2;
