@@ -1,7 +1,7 @@
 //! A running task as its driver sees it.
 
 use std::fmt;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use adapter_api::{StreamState, TokenEvent};
 use futures_util::StreamExt;
@@ -39,7 +39,7 @@ impl HostedStream {
         sink: &mut dyn FnMut(TokenEvent<'_>),
     ) -> Poll<Result<StreamState, HostError>> {
         let task = &self.entered.task;
-        if task.token.is_cancelled() {
+        if self.canceled.poll_next_unpin(cx).is_ready() {
             return Poll::Ready(Err(self.cancel()));
         }
         match task.poll(cx, sink) {
@@ -48,10 +48,7 @@ impl HostedStream {
                 self.entered.leave();
                 Poll::Ready(ended.map_err(HostError::Worker))
             }
-            Some(Poll::Pending) => {
-                ready!(self.canceled.poll_next_unpin(cx));
-                Poll::Ready(Err(self.cancel()))
-            }
+            Some(Poll::Pending) => Poll::Pending,
             None => Poll::Ready(Err(self.cancel())),
         }
     }
