@@ -37,6 +37,9 @@ pub struct Alarms {
 struct Pending {
     by_time: BTreeSet<(u64, TaskId, Alarm)>,
     by_task: HashMap<(TaskId, Alarm), u64>,
+    /// When whoever waits for alarms looks again by itself; `None` while it waits for the first one. An alarm that was taken
+    /// back still counts, so that a task that comes and goes wakes nobody.
+    looks_again_ms: Option<u64>,
 }
 
 impl Alarms {
@@ -47,9 +50,9 @@ impl Alarms {
             pending.by_time.remove(&(old, task, alarm));
         }
         pending.by_time.insert((at_ms, task, alarm));
-        let is_first = pending.by_time.first() == Some(&(at_ms, task, alarm));
+        let is_too_late = pending.looks_again_ms.is_none_or(|looks_again_ms| at_ms < looks_again_ms);
         drop(pending);
-        if is_first {
+        if is_too_late {
             self.earlier.notify_one();
         }
     }
@@ -81,8 +84,7 @@ impl Alarms {
     /// Waits for alarms and hands each to `due`. Runs until dropped.
     pub async fn run(&self, clock: Clock, mut due: impl FnMut(TaskId, Alarm)) {
         loop {
-            let next = self.lock().by_time.first().copied();
-            match next {
+            match self.next() {
                 None => self.earlier.notified().await,
                 Some((at_ms, task, alarm)) if at_ms <= clock.now_ms() => {
                     self.clear_all(task, &[alarm]);
@@ -94,6 +96,14 @@ impl Alarms {
                 },
             }
         }
+    }
+
+    /// The first alarm, which is what is waited for now.
+    fn next(&self) -> Option<(u64, TaskId, Alarm)> {
+        let mut pending = self.lock();
+        let next = pending.by_time.first().copied();
+        pending.looks_again_ms = next.map(|(at_ms, ..)| at_ms);
+        next
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {

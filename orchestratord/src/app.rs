@@ -25,7 +25,8 @@ use crate::store::TaskStore;
 use crate::task::{CancelReason, EndedTask, Ending, Task};
 use crate::wire::{int, long};
 
-/// A long wait is reported less often than a short one: about so many times, as far as it can be foreseen.
+/// A long wait is reported less often than a short one: about so many times, as far as it can be foreseen; and a crowd gets
+/// one report each millisecond between them all.
 const REPORTS_PER_WAIT: u64 = 8;
 /// Bounds of the time between two reports, in milliseconds; `stream.metrics_interval_ms` lies between them or wins.
 const SHORTEST_REPORT_GAP_MS: u64 = 50;
@@ -289,9 +290,10 @@ impl App {
         if !task.transcript().write().passing(EventName::Metrics, &frame) {
             pool.first().series().dropped_frame(EventName::Metrics);
         }
-        let interval_ms = self.config.stream.metrics_interval_ms.max(SHORTEST_REPORT_GAP_MS);
-        let gap_ms =
-            (outlook.predicted_start_ms / REPORTS_PER_WAIT).clamp(interval_ms, interval_ms.max(LONGEST_REPORT_GAP_MS));
+        let foreseen_ms = outlook.predicted_start_ms / REPORTS_PER_WAIT;
+        let crowd_ms = frame.queue_depth.unsigned_abs().into();
+        let shortest_ms = self.config.stream.metrics_interval_ms.max(SHORTEST_REPORT_GAP_MS);
+        let gap_ms = foreseen_ms.max(crowd_ms).min(LONGEST_REPORT_GAP_MS).max(shortest_ms);
         self.alarms.set(task.id(), Alarm::Report, now_ms + gap_ms);
     }
 
