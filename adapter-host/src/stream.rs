@@ -43,13 +43,12 @@ impl HostedStream {
             return Poll::Ready(Err(self.cancel()));
         }
         match task.poll(cx, sink) {
-            Some(Poll::Ready(Ok(StreamState::Open))) => Poll::Ready(Ok(StreamState::Open)),
-            Some(Poll::Ready(ended)) => {
-                self.entered.leave();
-                Poll::Ready(ended.map_err(HostError::Worker))
-            }
-            Some(Poll::Pending) => Poll::Pending,
             None => Poll::Ready(Err(self.cancel())),
+            Some(goes_on @ (Poll::Pending | Poll::Ready(Ok(StreamState::Open)))) => goes_on.map_err(HostError::Worker),
+            Some(ended) => {
+                self.entered.leave();
+                ended.map_err(HostError::Worker)
+            }
         }
     }
 

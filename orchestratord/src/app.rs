@@ -185,7 +185,7 @@ impl App {
                 let at_ms = self.clock.unix_ms(self.clock.now_ms());
                 task.moved_to(pool_id.clone(), MoveReason::WorkerLost, at_ms);
                 narrate::tried_again(task, &pool_id);
-                self.reader_came(task);
+                self.report_soon(task);
                 self.dispatch();
                 true
             }
@@ -265,6 +265,10 @@ impl App {
     /// Somebody follows the task's stream.
     pub fn reader_came(&self, task: &Task) {
         self.alarms.clear_attendance(task.id());
+        self.report_soon(task);
+    }
+
+    fn report_soon(&self, task: &Task) {
         if task.state() == TaskState::Queued {
             self.alarms.set(task.id(), Alarm::Report, self.clock.now_ms() + self.config.stream.metrics_interval_ms);
         }
