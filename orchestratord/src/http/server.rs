@@ -4,32 +4,39 @@
 //! do the streams of the tasks it submits. A work-stealing runtime costs several microseconds per token for moving them about.
 
 mod connections;
+mod direct;
 mod protocol;
 mod requests;
 mod socket;
 mod tls;
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::http::Request;
 use config_schema::Server as Settings;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use self::connections::{Connections, Seat};
+use self::direct::{Asked, Handover};
 use self::protocol::{Protocol, Protocols};
 use self::requests::Requests;
 use super::gate::{Gate, Peer};
@@ -94,21 +101,59 @@ impl Server {
     {
         let requests = Requests::default();
         let peer = Peer { addr, is_over_limit: seat.is_over_limit() };
-        let service = service_fn(|request: Request<Incoming>| {
-            let (gate, in_progress) = (Arc::clone(&self.gate), requests.begin());
-            async move { gate.handle(peer, request).await.map(|response| in_progress.until_sent(response)) }
-        });
-        let (io, until) = (TokioIo::new(io), Until { requests: &requests, patience: self.patience(seat), stop });
+        let until = Until { requests: &requests, patience: self.patience(seat), stop };
         let result = match protocol {
-            Protocol::Http1 => until.follow(pin!(self.protocols.http1.serve_connection(io, service))).await,
+            Protocol::Http1 => self.drive_http1(io, peer, &until).await,
             // Boxed: the connections that are many are small.
-            Protocol::Http2 => {
-                until.follow(Box::pin(self.protocols.http2.serve_connection(io, service)).as_mut()).await
-            }
+            Protocol::Http2 => Box::pin(self.drive_http2(io, peer, &until)).await,
         };
         if let Err(error) = result {
-            debug!(%addr, %error, "connection ended early");
+            debug!(%addr, error = &*error, "connection ended early");
         }
+    }
+
+    /// hyper reads the requests and writes the answers, but for streams.
+    async fn drive_http1<Io>(&self, mut io: Io, peer: Peer, until: &Until<'_>) -> Result<(), BoxError>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        loop {
+            let handover = Handover::default();
+            let service = service_fn(|request: Request<Incoming>| {
+                let (gate, in_progress, handover) = (Arc::clone(&self.gate), until.requests.begin(), &handover);
+                async move {
+                    let asked = Asked::by(&request);
+                    let Ok(response) = gate.handle(peer, request).await;
+                    match handover.keep(asked, in_progress.until_sent(response)) {
+                        None => std::future::pending().await,
+                        Some(response) => Ok::<_, Infallible>(response),
+                    }
+                }
+            });
+            let mut connection = self.protocols.http1.serve_connection(TokioIo::new(io), service);
+            let Some(response) = until.follow(Pin::new(&mut connection), || handover.take()).await? else {
+                return Ok(());
+            };
+            let has_more;
+            (io, has_more) = taken_back(connection.into_parts());
+            let may_go_on = direct::send(&mut io, response).await?;
+            if has_more || !may_go_on || until.stop.is_cancelled() {
+                return Ok(io.shutdown().await?);
+            }
+        }
+    }
+
+    async fn drive_http2<Io>(&self, io: Io, peer: Peer, until: &Until<'_>) -> Result<(), BoxError>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let service = service_fn(|request: Request<Incoming>| {
+            let (gate, in_progress) = (Arc::clone(&self.gate), until.requests.begin());
+            async move { gate.handle(peer, request).await.map(|response| in_progress.until_sent(response)) }
+        });
+        let connection = pin!(self.protocols.http2.serve_connection(TokioIo::new(io), service));
+        until.follow(connection, || None::<Infallible>).await?;
+        Ok(())
     }
 
     /// How long a connection may be without a request.
@@ -159,23 +204,29 @@ struct Until<'a> {
 }
 
 impl Until<'_> {
-    /// Drives a connection until it ends; once it takes no further request it finishes those that it has.
-    async fn follow<C>(&self, mut connection: Pin<&mut C>) -> hyper::Result<()>
+    /// Drives a connection until it ends, or until `taken` gives something; once it takes no further request it finishes
+    /// those that it has.
+    async fn follow<C, T>(&self, mut connection: Pin<&mut C>, taken: impl Fn() -> Option<T>) -> hyper::Result<Option<T>>
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
+        let drive = |connection: Pin<&mut C>, cx: &mut Context<'_>| match connection.poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.map(|()| None)),
+            Poll::Pending => taken().map_or(Poll::Pending, |taken| Poll::Ready(Ok(Some(taken)))),
+        };
         // A set of one, because that polls its future only when it has been woken, and not for every token.
         let mut over = FuturesUnordered::from_iter([self.over()]);
         tokio::select! {
             biased;
-            result = connection.as_mut() => return result,
+            driven = poll_fn(|cx| drive(connection.as_mut(), cx)) => return driven,
             _ = over.next() => connection.as_mut().graceful_shutdown(),
         }
         drop(over);
+        let rest = poll_fn(|cx| drive(connection.as_mut(), cx));
         match self.requests.were_made() {
-            true => connection.await,
+            true => rest.await,
             // It may be waiting for a client's first words without an end.
-            false => tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(())),
+            false => tokio::time::timeout(FAREWELL, rest).await.unwrap_or(Ok(None)),
         }
     }
 
@@ -185,6 +236,11 @@ impl Until<'_> {
             () = self.requests.idle_for(self.patience) => {}
         }
     }
+}
+
+/// What hyper gives back, and whether it had read more than the one request; its buffer is gone when this returns.
+fn taken_back<Io, S>(parts: http1::Parts<TokioIo<Io>, S>) -> (Io, bool) {
+    (parts.io.into_inner(), !parts.read_buf.is_empty())
 }
 
 /// Errors of one connection that say nothing about the listener.
