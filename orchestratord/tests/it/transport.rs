@@ -215,3 +215,30 @@ async fn a_client_that_leaves_the_queue_is_noticed() {
     daemon.until(&patient, "completed").await;
     eventually_async("the engine is idle", async || (stat(&engine, "running").await == 0).then_some(())).await;
 }
+
+/// LO-SSE-04, SSE-1005: a connection serves on after a stream; one that its client wants closed, or on which it has asked for
+/// more before its time, ends with the stream, and every stream comes whole.
+#[tokio::test]
+async fn a_connection_outlives_its_stream() {
+    let engine = start_engine(&[]);
+    let daemon = Daemon::start(&config_with(engine.url(), "head_timeout_ms = 60000")).await;
+    daemon.ready().await;
+    let mut connection = Raw::open(daemon.addr()).await;
+    for _ in 0..3 {
+        connection.send(post(&task("Again.", 5))).await;
+        let answer = connection.until("0\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: keep-alive"), "{answer}");
+        assert_eq!((answer.matches("event: token").count(), answer.matches("event: end").count()), (5, 1), "{answer}");
+        connection.send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        connection.until("200 OK").await;
+    }
+    let last = post(&task("Last.", 5)).replace("accept:", "connection: close\r\naccept:");
+    let early = [post(&task("One.", 5)), post(&task("Two.", 5))].concat();
+    for (requests, option) in [(last, "close"), (early, "keep-alive")] {
+        let mut connection = Raw::open(daemon.addr()).await;
+        connection.send(requests).await;
+        let answer = String::from_utf8(connection.until_closed().await).expect("text");
+        assert!(answer.contains(&format!("connection: {option}\r\n")), "{answer}");
+        assert!(answer.contains("event: end") && answer.ends_with("0\r\n\r\n"), "{answer}");
+    }
+}
