@@ -23,6 +23,12 @@ pub(in super::super) struct Nginx {
     process: Process,
 }
 
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.process.terminate();
+    }
+}
+
 impl Nginx {
     /// Starts it with as many workers in front of the engines, ready for as many open streams.
     pub(super) async fn start(

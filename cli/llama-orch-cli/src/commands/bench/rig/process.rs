@@ -90,6 +90,14 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Asks it to end and waits until it has: a program that is killed leaves its children behind.
+    pub(super) fn terminate(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        if pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok()) {
+            let _ = self.child.wait();
+        }
+    }
+
     pub(super) fn failed(&self, how: &str) -> Failure {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         Failure::local(format!("{} {how}; it said: {}", self.name, log.lines().last().unwrap_or("nothing")))
