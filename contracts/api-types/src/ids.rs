@@ -110,3 +110,11 @@ name_id! {
     /// A replica inside a pool; unique together with its pool. Cloning shares the text.
     ReplicaId
 }
+name_id! {
+    /// A model of the catalog: its normalised reference. Cloning shares the text.
+    ModelId
+}
+name_id! {
+    /// An artifact: the hex SHA-256 of its canonical JSON. Cloning shares the text.
+    ArtifactId
+}

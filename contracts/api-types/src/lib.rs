@@ -9,6 +9,7 @@ pub mod artifact;
 pub mod capability;
 pub mod catalog;
 pub mod error;
+pub mod events;
 pub mod ids;
 pub mod openapi;
 pub mod placement;
@@ -23,11 +24,18 @@ mod words;
 pub mod worker;
 
 pub use admission::AdmissionResponse;
-pub use artifact::{Artifact, ArtifactRef};
+pub use artifact::{
+    Artifact, ArtifactList, ArtifactQuery, ArtifactRecord, ArtifactRef, BundleEngine, BundleModel, ProofBundle,
+};
 pub use capability::{Capabilities, EngineCapability};
-pub use catalog::{CatalogModel, CatalogStateChange};
+pub use catalog::{
+    Accepted, AcceptedStatus, CatalogList, CatalogModel, CatalogQuery, CatalogRecord, CatalogStateChange, FitDevice,
+    FitQuery, FitReport, GcItem, GcReport, GcRequest, ModelFacts, ModelJob, ModelJobKind, ModelJobState, ModelManifest,
+    ModelSignature, PullRequest, Sbom, TrustPolicy, Verification, VerificationOutcome,
+};
 pub use error::{AuthErrorEnvelope, ErrorEnvelope, ErrorKind, PolicyLabel};
-pub use ids::{PoolId, ReplicaId, SessionId, TaskId};
+pub use events::{FeedEvent, FeedGap, FeedQuery, ModelChange};
+pub use ids::{ArtifactId, ModelId, PoolId, ReplicaId, SessionId, TaskId};
 pub use placement::{MoveReason, PlacementMove, PlacementRecord, PoolExclusion, PoolOutranked};
 pub use pool::{PoolHealth, PoolList, PoolStatus};
 pub use session::SessionInfo;

@@ -38,5 +38,7 @@ pub use provisioning::{
 };
 pub use schema::json_schema;
 pub use server::{Log, LogFormat, Server};
-pub use storage::{ArtifactBackend, Artifacts, Catalog, CatalogIndex, History, TrustPolicy};
+pub use storage::{
+    ArtifactBackend, ArtifactTasks, Artifacts, Catalog, CatalogIndex, ConfiguredModel, History, TrustPolicy,
+};
 pub use stream::Stream;

@@ -1,11 +1,14 @@
 //! `[catalog]`, `[artifacts]` and `[history]`: what is kept on disk.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use api_types::{TrustMode, words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::Checksum;
 
 words! {
     /// How the model index is kept.
@@ -31,6 +34,24 @@ pub struct Catalog {
     pub trust: TrustMode,
     /// `[catalog.trust_policy]`.
     pub trust_policy: TrustPolicy,
+    /// `[[catalog.models]]`: models that may be fetched although no pool has them.
+    pub models: Vec<ConfiguredModel>,
+    /// Files of one model that are fetched at once.
+    pub parallel_files: NonZeroU32,
+    /// Time a source may be silent before the transfer is begun anew, in milliseconds.
+    pub stall_timeout_ms: NonZeroU64,
+}
+
+/// `[[catalog.models]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfiguredModel {
+    /// What is fetched, such as `hf:org/repo/file.gguf`.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// What it must be: `sha256:` and 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Checksum>,
 }
 
 impl Default for Catalog {
@@ -40,6 +61,9 @@ impl Default for Catalog {
             index: CatalogIndex::Fs,
             trust: TrustMode::Permissive,
             trust_policy: TrustPolicy::default(),
+            models: Vec::new(),
+            parallel_files: NonZeroU32::new(4).expect("4 is not zero"),
+            stall_timeout_ms: NonZeroU64::new(30_000).expect("30000 is not zero"),
         }
     }
 }
@@ -70,6 +94,20 @@ words! {
     }
 }
 
+words! {
+    /// Which tasks leave a record with prompt and output.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+    ArtifactTasks {
+        /// All of them.
+        #[default]
+        All = "all",
+        /// Those that did not complete.
+        Failed = "failed",
+        /// None.
+        Off = "off",
+    }
+}
+
 /// `[artifacts]`. The oldest go first, never one in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -83,11 +121,19 @@ pub struct Artifacts {
     pub retain_days: u32,
     /// Bytes they may take together; 0 is unlimited.
     pub max_bytes: u64,
+    /// Which tasks leave a record with prompt and output.
+    pub tasks: ArtifactTasks,
 }
 
 impl Default for Artifacts {
     fn default() -> Self {
-        Self { backend: ArtifactBackend::Fs, dir: None, retain_days: 30, max_bytes: 10 << 30 }
+        Self {
+            backend: ArtifactBackend::Fs,
+            dir: None,
+            retain_days: 30,
+            max_bytes: 10 << 30,
+            tasks: ArtifactTasks::All,
+        }
     }
 }
 

@@ -9,7 +9,22 @@ use crate::{Client, ClientError};
 pub(crate) const OPERATIONS: &[&str] = &[
     "get_healthz",
     "get_metrics",
+    "list_artifacts",
+    "create_artifact",
+    "get_artifact",
+    "delete_artifact",
     "get_capabilities",
+    "fit_model",
+    "collect_models",
+    "list_models",
+    "create_model",
+    "get_model",
+    "delete_model",
+    "get_model_job",
+    "cancel_model_job",
+    "pull_model",
+    "set_model_state",
+    "verify_model",
     "get_openapi",
     "list_pools",
     "get_pool_health",
@@ -44,6 +59,50 @@ impl Client {
         self.receive_text(&call).await
     }
 
+    /// Artifacts, newest first, page by page.
+    ///
+    /// `GET /v1/artifacts`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn list_artifacts(&self, query: &api_types::ArtifactQuery) -> Result<api_types::ArtifactList, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "artifacts"]).query(query);
+        self.receive(&call).await
+    }
+
+    /// Keep a document. Equal documents have one id, and keeping one again changes nothing.
+    ///
+    /// `POST /v1/artifacts`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn create_artifact(&self, body: &api_types::Artifact) -> Result<api_types::ArtifactRef, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "artifacts"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
+    /// One artifact with its lineage. What task left which: tag `task:<id>`.
+    ///
+    /// `GET /v1/artifacts/{id}`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn get_artifact(&self, id: &api_types::ArtifactId) -> Result<api_types::ArtifactRecord, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "artifacts", &id.to_string()]);
+        self.receive(&call).await
+    }
+
+    /// Remove an artifact, such as one with a prompt that must not be kept.
+    ///
+    /// `DELETE /v1/artifacts/{id}`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn delete_artifact(&self, id: &api_types::ArtifactId) -> Result<(), ClientError> {
+        let call = Call::new(Method::DELETE, &["v1", "artifacts", &id.to_string()]);
+        self.receive_nothing(&call).await
+    }
+
     /// What each pool can do, as its engine reports it.
     ///
     /// `GET /v1/capabilities`
@@ -52,6 +111,127 @@ impl Client {
     /// [`ClientError`], as for every call.
     pub async fn get_capabilities(&self) -> Result<api_types::Capabilities, ClientError> {
         let call = Call::new(Method::GET, &["v1", "capabilities"]);
+        self.receive(&call).await
+    }
+
+    /// How much memory a model needs, and which devices have it. Fetches no more than a header.
+    ///
+    /// `GET /v1/catalog/fit`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn fit_model(&self, query: &api_types::FitQuery) -> Result<api_types::FitReport, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "catalog", "fit"]).query(query);
+        self.receive(&call).await
+    }
+
+    /// Remove files from the models' folder that nothing names.
+    ///
+    /// `POST /v1/catalog/gc`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn collect_models(&self, body: &api_types::GcRequest) -> Result<api_types::GcReport, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "catalog", "gc"]).json(body);
+        self.receive(&call).await
+    }
+
+    /// Models by id, page by page.
+    ///
+    /// `GET /v1/catalog/models`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn list_models(&self, query: &api_types::CatalogQuery) -> Result<api_types::CatalogList, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "catalog", "models"]).query(query);
+        self.receive(&call).await
+    }
+
+    /// Register a model.
+    ///
+    /// `POST /v1/catalog/models`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn create_model(&self, body: &api_types::CatalogModel) -> Result<api_types::CatalogRecord, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "catalog", "models"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
+    /// One model. Conditional as the list.
+    ///
+    /// `GET /v1/catalog/models/{id}`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn get_model(&self, id: &api_types::ModelId) -> Result<api_types::CatalogRecord, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "catalog", "models", &id.to_string()]);
+        self.receive(&call).await
+    }
+
+    /// Forget a model and remove its files from the models' folder; files elsewhere are the operator's and stay.
+    ///
+    /// `DELETE /v1/catalog/models/{id}`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn delete_model(&self, id: &api_types::ModelId) -> Result<(), ClientError> {
+        let call = Call::new(Method::DELETE, &["v1", "catalog", "models", &id.to_string()]);
+        self.receive_nothing(&call).await
+    }
+
+    /// The work under way on a model, or the last that ended.
+    ///
+    /// `GET /v1/catalog/models/{id}/job`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn get_model_job(&self, id: &api_types::ModelId) -> Result<api_types::ModelJob, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "catalog", "models", &id.to_string(), "job"]);
+        self.receive(&call).await
+    }
+
+    /// Cancel the work under way on a model. What was fetched is kept.
+    ///
+    /// `DELETE /v1/catalog/models/{id}/job`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn cancel_model_job(&self, id: &api_types::ModelId) -> Result<(), ClientError> {
+        let call = Call::new(Method::DELETE, &["v1", "catalog", "models", &id.to_string(), "job"]);
+        self.receive_nothing(&call).await
+    }
+
+    /// Fetch a model that the outbound policy lets be fetched. Runs as a job; asking again goes on where it was cut.
+    ///
+    /// `POST /v1/catalog/models/{id}/pull`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn pull_model(&self, id: &api_types::ModelId, body: &api_types::PullRequest) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "catalog", "models", &id.to_string(), "pull"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
+    /// Retire a model or take it back.
+    ///
+    /// `POST /v1/catalog/models/{id}/state`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn set_model_state(&self, id: &api_types::ModelId, body: &api_types::CatalogStateChange) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "catalog", "models", &id.to_string(), "state"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
+    /// Read a model's files again and compare them with its digest; check its signatures. Runs as a job.
+    ///
+    /// `POST /v1/catalog/models/{id}/verify`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn verify_model(&self, id: &api_types::ModelId) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "catalog", "models", &id.to_string(), "verify"]).repeatable();
         self.receive(&call).await
     }
 

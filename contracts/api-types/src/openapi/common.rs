@@ -10,9 +10,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{AllOfBuilder, ContentBuilder, Object, ObjectBuilder, OpenApi, Ref, RefOr, Schema, Type};
 use utoipa::{IntoResponses, Modify, PartialSchema, ToResponse, ToSchema};
 
-use crate::AdmissionResponse;
 use crate::error::{AuthErrorEnvelope, ErrorEnvelope};
 use crate::sse::{EndFrame, ErrorFrame, EventName, MetricsFrame, NarrationFrame, StartedFrame, TokenFrame};
+use crate::{AdmissionResponse, FeedEvent, FeedGap, ModelChange, ModelJob, PoolStatus, TaskSummary};
 
 const SECURITY_SCHEME: &str = "bearer";
 const BUDGET_HEADERS: [&str; 3] =
@@ -58,7 +58,7 @@ refusals! {
         { "code": 40301, "message": "FOREIGN_HOST: the Host header does not name this server",
           "hint": "use http://127.0.0.1:8080" }, [] }
     /// 404.
-    NotFound { "404", ErrorEnvelope, "No such task, session or pool.",
+    NotFound { "404", ErrorEnvelope, "No such thing here.",
         { "code": "NOT_FOUND", "message": "no such task; finished tasks are kept for 600000 ms", "retriable": false }, [] }
     /// 409.
     Conflict { "409", ErrorEnvelope, "The request contradicts what exists.",
@@ -134,6 +134,37 @@ const STREAM_EXAMPLE: &str = concat!(
     "id: 1\nevent: token\ndata: {\"t\":\" Paris\",\"i\":0}\n\n",
     "id: 2\nevent: end\ndata: {\"tokens_out\":1,\"decode_time_ms\":0,\"decode_ms\":0}\n\n",
 );
+
+/// The feed of `GET /v1/events`; `x-events` names the payloads.
+pub(super) struct EventFeed;
+
+impl PartialSchema for EventFeed {
+    fn schema() -> RefOr<Schema> {
+        let events: serde_json::Map<String, Value> =
+            FeedEvent::ALL.iter().map(|event| (event.to_string(), payload(*event))).collect();
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(FEED_DESCRIPTION))
+            .extensions(Some(Extensions::from_iter([("x-events", Value::Object(events))])))
+            .into()
+    }
+}
+
+impl ToSchema for EventFeed {}
+
+const FEED_DESCRIPTION: &str = "Server-sent events with one line of JSON as `data:`. What changed before the feed was opened \
+    is not in it. Ignore events you do not know, and comment lines.";
+
+fn payload(event: FeedEvent) -> Value {
+    let name = match event {
+        FeedEvent::Task => TaskSummary::name(),
+        FeedEvent::Pool => PoolStatus::name(),
+        FeedEvent::Model => ModelChange::name(),
+        FeedEvent::ModelJob => ModelJob::name(),
+        FeedEvent::Gap => FeedGap::name(),
+    };
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
 
 fn frame(event: EventName) -> Value {
     let name = match event {

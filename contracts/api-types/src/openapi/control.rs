@@ -4,10 +4,14 @@
 
 use utoipa::OpenApi;
 
-use super::common::{BackpressureErrorEnvelope, Guarded, NotFound, Shared};
+use super::common::{BackpressureErrorEnvelope, Conflict, EventFeed, Guarded, Invalid, NotFound, Shared};
 use crate::pool::{DrainRequest, Readiness, ReloadRequest};
 use crate::worker::WorkerRegistration;
-use crate::{Capabilities, PoolHealth, PoolId, PoolList};
+use crate::{
+    AcceptedStatus, Capabilities, CatalogList, CatalogModel, CatalogQuery, CatalogRecord, CatalogStateChange,
+    FeedQuery, FitQuery, FitReport, GcReport, GcRequest, ModelId, ModelJob, PoolHealth, PoolId, PoolList, PullRequest,
+    events,
+};
 
 /// The control plane's document.
 #[derive(OpenApi)]
@@ -19,21 +23,30 @@ use crate::{Capabilities, PoolHealth, PoolId, PoolList};
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     servers((url = "http://127.0.0.1:8080", description = "Default address")),
-    paths(get_capabilities, list_pools, get_pool_health, get_metrics, get_healthz, get_readyz, get_openapi),
+    paths(
+        get_capabilities, list_pools, get_pool_health, create_model, list_models, get_model, delete_model, verify_model,
+        set_model_state, pull_model, get_model_job, cancel_model_job, fit_model, collect_models, watch_events, get_metrics,
+        get_healthz, get_readyz, get_openapi
+    ),
     components(schemas(
         PoolId,
+        ModelId,
         crate::AuthErrorEnvelope,
         crate::ErrorEnvelope,
         BackpressureErrorEnvelope,
         DrainRequest,
         ReloadRequest,
-        crate::CatalogModel,
-        crate::CatalogStateChange,
+        crate::TaskSummary,
+        crate::PoolStatus,
+        events::FeedEvent,
+        events::ModelChange,
+        events::FeedGap,
         WorkerRegistration,
     )),
     modifiers(&Shared),
     tags(
         (name = "pools", description = "Engines and what they can do"),
+        (name = "catalog", description = "Models: where they come from, what they must be, whether tasks may use them"),
         (name = "server", description = "The server itself"),
     ),
 )]
@@ -69,6 +82,129 @@ fn list_pools() {}
     responses((status = 200, description = "Its health", body = PoolHealth), NotFound, Guarded)
 )]
 fn get_pool_health() {}
+
+/// Register a model.
+///
+/// Files that are on the server already are verified at once, as by `POST /v1/catalog/models/{id}/verify`. The same model
+/// with the same digest may be registered again, which replaces what else is known of it.
+#[utoipa::path(
+    post, path = "/v1/catalog/models", tag = "catalog",
+    params(("X-Trust-Policy" = Option<crate::TrustMode>, Header, description = "`strict`: refuse what is not signed, whatever the configuration says")),
+    request_body = CatalogModel,
+    responses((status = 201, description = "Registered", body = CatalogRecord), Invalid, Conflict, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "a model with its digest", "status": 201, "request": {
+            "id": "hf:org/repo/file.gguf",
+            "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}}],
+        "bad": [
+            {"summary": "a digest that is none", "status": 400, "request": {"id": "hf:org/repo/file.gguf", "digest": "sha256:12"},
+             "response": {"code": "INVALID_PARAMS", "message": "digest: `sha256:` and 64 hex digits are wanted", "retriable": false}},
+            {"summary": "unsigned under strict trust", "status": 400, "response": {"code": "UNTRUSTED_ARTIFACT",
+             "message": "trust is strict and the model has no valid signature; add one, or register it under permissive trust", "retriable": false}}]
+    })))
+)]
+fn create_model() {}
+
+/// Models by id, page by page.
+///
+/// Has an `ETag` and a `Last-Modified`; `If-None-Match` and `If-Modified-Since` answer 304.
+#[utoipa::path(
+    get, path = "/v1/catalog/models", tag = "catalog",
+    params(CatalogQuery),
+    responses((status = 200, description = "The models", body = CatalogList), Invalid, Guarded)
+)]
+fn list_models() {}
+
+/// One model. Conditional as the list.
+#[utoipa::path(
+    get, path = "/v1/catalog/models/{id}", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's id, escaped")),
+    responses((status = 200, description = "The model", body = CatalogRecord), NotFound, Guarded)
+)]
+fn get_model() {}
+
+/// Forget a model and remove its files from the models' folder; files elsewhere are the operator's and stay.
+#[utoipa::path(
+    delete, path = "/v1/catalog/models/{id}", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's id, escaped")),
+    responses((status = 204, description = "It is gone"), NotFound, Conflict, Guarded)
+)]
+fn delete_model() {}
+
+/// Read a model's files again and compare them with its digest; check its signatures. Runs as a job.
+#[utoipa::path(
+    post, path = "/v1/catalog/models/{id}/verify", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's id, escaped")),
+    responses((status = 202, description = "Begun", body = AcceptedStatus), NotFound, Conflict, Guarded)
+)]
+fn verify_model() {}
+
+/// Retire a model or take it back.
+///
+/// Tasks for a retired model are refused with `MODEL_DEPRECATED`. Pools that serve it drain: what was admitted runs on, until
+/// the deadline when there is one; what is left then ends with `MODEL_DEPRECATED`.
+#[utoipa::path(
+    post, path = "/v1/catalog/models/{id}/state", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's id, escaped")),
+    request_body = CatalogStateChange,
+    responses((status = 202, description = "In force", body = AcceptedStatus), Invalid, NotFound, Guarded)
+)]
+fn set_model_state() {}
+
+/// Fetch a model that the outbound policy lets be fetched. Runs as a job; asking again goes on where it was cut.
+#[utoipa::path(
+    post, path = "/v1/catalog/models/{id}/pull", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's reference, escaped; it need not be registered")),
+    request_body = PullRequest,
+    responses((status = 202, description = "Begun, or nothing to do", body = AcceptedStatus), Invalid, Conflict, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "begun", "status": 202, "request": {}, "response": {"status": "started"}}],
+        "bad": [{"summary": "not of the configuration", "status": 400, "response": {"code": "UNTRUSTED_ARTIFACT",
+            "message": "policy.outbound.mode is `configured` and no pool names this model; name it under [[catalog.models]], or set the mode to `allowlist`",
+            "retriable": false}}]
+    })))
+)]
+fn pull_model() {}
+
+/// The work under way on a model, or the last that ended.
+#[utoipa::path(
+    get, path = "/v1/catalog/models/{id}/job", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's id, escaped")),
+    responses((status = 200, description = "The job", body = ModelJob), NotFound, Guarded)
+)]
+fn get_model_job() {}
+
+/// Cancel the work under way on a model. What was fetched is kept.
+#[utoipa::path(
+    delete, path = "/v1/catalog/models/{id}/job", tag = "catalog",
+    params(("id" = ModelId, Path, description = "The model's id, escaped")),
+    responses((status = 204, description = "It has stopped, or there was none"), Guarded)
+)]
+fn cancel_model_job() {}
+
+/// How much memory a model needs, and which devices have it. Fetches no more than a header.
+#[utoipa::path(
+    get, path = "/v1/catalog/fit", tag = "catalog",
+    params(FitQuery),
+    responses((status = 200, description = "Needs and devices", body = FitReport), Invalid, NotFound, Guarded)
+)]
+fn fit_model() {}
+
+/// Remove files from the models' folder that nothing names.
+#[utoipa::path(
+    post, path = "/v1/catalog/gc", tag = "catalog",
+    request_body = GcRequest,
+    responses((status = 200, description = "What went", body = GcReport), Invalid, Guarded)
+)]
+fn collect_models() {}
+
+/// What changes: tasks, pools, models, and the progress of work on models.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "server",
+    params(FeedQuery),
+    responses((status = 200, description = "The feed", body = EventFeed, content_type = "text/event-stream"), Invalid, Guarded)
+)]
+fn watch_events() {}
 
 /// Measurements as Prometheus text.
 #[utoipa::path(

@@ -7,7 +7,10 @@ use utoipa::OpenApi;
 use super::common::{
     Backpressure, BackpressureErrorEnvelope, Conflict, Guarded, Invalid, NotFound, Shared, TaskStream, Unavailable,
 };
-use crate::{AdmissionResponse, SessionId, SessionInfo, TaskId, TaskList, TaskQuery, TaskRequest, TaskSummary, sse};
+use crate::{
+    AdmissionResponse, Artifact, ArtifactId, ArtifactList, ArtifactQuery, ArtifactRecord, ArtifactRef, SessionId,
+    SessionInfo, TaskId, TaskList, TaskQuery, TaskRequest, TaskSummary, sse,
+};
 
 /// The data plane's document.
 #[derive(OpenApi)]
@@ -19,7 +22,10 @@ use crate::{AdmissionResponse, SessionId, SessionInfo, TaskId, TaskList, TaskQue
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     servers((url = "http://127.0.0.1:8080", description = "Default address")),
-    paths(submit_task, list_tasks, get_task, stream_task, cancel_task, get_session, delete_session),
+    paths(
+        submit_task, list_tasks, get_task, stream_task, cancel_task, get_session, delete_session, create_artifact,
+        list_artifacts, get_artifact, download_artifact, delete_artifact
+    ),
     components(schemas(
         TaskId,
         SessionId,
@@ -33,12 +39,13 @@ use crate::{AdmissionResponse, SessionId, SessionInfo, TaskId, TaskList, TaskQue
         crate::AuthErrorEnvelope,
         crate::ErrorEnvelope,
         BackpressureErrorEnvelope,
-        crate::Artifact,
-        crate::ArtifactRef,
+        crate::ArtifactId,
+        crate::ProofBundle,
     )),
     modifiers(&Shared),
     tags(
         (name = "tasks", description = "Work for an engine"),
+        (name = "artifacts", description = "Documents that are kept, and the record that every task leaves"),
         (name = "sessions", description = "What tasks of one client share: turns, budgets, warm caches"),
     ),
 )]
@@ -204,3 +211,55 @@ fn get_session() {}
     })))
 )]
 fn delete_session() {}
+
+/// Keep a document. Equal documents have one id, and keeping one again changes nothing.
+#[utoipa::path(
+    post, path = "/v1/artifacts", tag = "artifacts",
+    request_body = Artifact,
+    responses((status = 201, description = "Kept", body = ArtifactRef), Invalid, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "a plan", "status": 201, "request": {
+            "kind": "plan", "content": {"steps": ["read", "write"]}, "tags": ["agent:builder"]}}],
+        "bad": [{"summary": "a parent that is not kept", "status": 400, "request": {
+            "kind": "diff", "content": {}, "parent": "00"},
+            "response": {"code": "INVALID_PARAMS", "message": "parent: no artifact 00 is kept", "retriable": false}}]
+    })))
+)]
+fn create_artifact() {}
+
+/// Artifacts, newest first, page by page.
+#[utoipa::path(
+    get, path = "/v1/artifacts", tag = "artifacts",
+    params(ArtifactQuery),
+    responses((status = 200, description = "The artifacts", body = ArtifactList), Invalid, Guarded)
+)]
+fn list_artifacts() {}
+
+/// One artifact with its lineage. What task left which: tag `task:<id>`.
+#[utoipa::path(
+    get, path = "/v1/artifacts/{id}", tag = "artifacts",
+    params(("id" = ArtifactId, Path, description = "The artifact")),
+    responses((status = 200, description = "The artifact", body = ArtifactRecord), NotFound, Guarded)
+)]
+fn get_artifact() {}
+
+/// An artifact's canonical JSON, byte for byte what its id is the digest of. Takes `Range`.
+#[utoipa::path(
+    get, path = "/v1/artifacts/{id}/download", tag = "artifacts",
+    params(("id" = ArtifactId, Path, description = "The artifact")),
+    responses(
+        (status = 200, description = "All of it", body = Artifact),
+        (status = 206, description = "The range asked for", body = String, content_type = "application/octet-stream"),
+        (status = 416, description = "There is no such range"),
+        NotFound, Guarded,
+    )
+)]
+fn download_artifact() {}
+
+/// Remove an artifact, such as one with a prompt that must not be kept.
+#[utoipa::path(
+    delete, path = "/v1/artifacts/{id}", tag = "artifacts",
+    params(("id" = ArtifactId, Path, description = "The artifact")),
+    responses((status = 204, description = "It is gone"), NotFound, Guarded)
+)]
+fn delete_artifact() {}

@@ -9,11 +9,20 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{HttpMethod, OpenApi, Ref, RefOr, Response, Schema};
 
 /// Operations the client writes by hand.
-const BY_HAND: &[&str] = &["stream_task", "get_readyz"];
+const BY_HAND: &[&str] = &["stream_task", "get_readyz", "download_artifact", "watch_events"];
 /// Operations with POST that may be sent twice without harm: the contract says so.
-const REPEATABLE_POSTS: &[&str] = &["submit_task", "cancel_task"];
+const REPEATABLE_POSTS: &[&str] =
+    &["submit_task", "cancel_task", "create_artifact", "create_model", "pull_model", "set_model_state", "verify_model"];
 /// The type of the query of operations that take one; utoipa knows its fields only.
-const QUERIES: &[(&str, &str)] = &[("list_tasks", "TaskQuery")];
+const QUERIES: &[(&str, &str)] = &[
+    ("list_tasks", "TaskQuery"),
+    ("list_models", "CatalogQuery"),
+    ("fit_model", "FitQuery"),
+    ("list_artifacts", "ArtifactQuery"),
+];
+
+/// Types of ids that are text and therefore borrowed.
+const PLAIN_IDS: &[&str] = &["PoolId", "ModelId", "ArtifactId"];
 
 /// The text of the client's `generated.rs`.
 pub(super) fn render(document: &OpenApi) -> String {
@@ -42,7 +51,7 @@ fn render_method(path: &str, method: &HttpMethod, operation: &Operation) -> Stri
     let summary = operation.summary.as_deref().unwrap_or_default();
     let mut arguments = String::new();
     for name in path_types(operation) {
-        let _ = write!(arguments, ", id: {}api_types::{name}", if name == "PoolId" { "&" } else { "" });
+        let _ = write!(arguments, ", id: {}api_types::{name}", if PLAIN_IDS.contains(&name) { "&" } else { "" });
     }
     let query = query_type(operation);
     if let Some(query) = query {

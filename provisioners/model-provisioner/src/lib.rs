@@ -1,0 +1,11 @@
+//! Makes a model present and verified on this machine.
+//!
+//! A [`Source`] finds out which files a reference means and how each is asked for; one downloader brings them, and one gate
+//! ([`Web`]) lets requests out: every hop of every request passes the outbound policy there. Nothing is installed, no process
+//! is started, and credentials come from the environment and go nowhere else.
+
+mod source;
+mod web;
+
+pub use source::{Listing, RemoteFile, Source};
+pub use web::{Request, Web};
