@@ -3,6 +3,8 @@
 //! A [`ModelRef`] says where a model comes from and how it must be; a [`CatalogStore`] remembers which ones are here; the
 //! readers find out from a file's header what it holds. Never here: the network, other processes, secrets (LO-CAT-09).
 
+pub mod files;
+
 mod digest;
 mod engines;
 mod entry;
