@@ -4,8 +4,10 @@
 //! ([`Web`]) lets requests out: every hop of every request passes the outbound policy there. Nothing is installed, no process
 //! is started, and credentials come from the environment and go nowhere else.
 
+mod outbound;
 mod source;
 mod web;
 
-pub use source::{Listing, RemoteFile, Source};
-pub use web::{Request, Web};
+pub use outbound::{Errand, Home, OutboundPolicy, Reach, is_public};
+pub use source::{Listing, RemoteFile, Source, plain_name};
+pub use web::{Document, Gate, Range, Request, Web, WebSettings, shown};
