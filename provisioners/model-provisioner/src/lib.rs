@@ -4,10 +4,22 @@
 //! ([`Web`]) lets requests out: every hop of every request passes the outbound policy there. Nothing is installed, no process
 //! is started, and credentials come from the environment and go nowhere else.
 
+mod disk;
+mod download;
+mod fetcher;
+mod flight;
+mod hf;
+mod https;
 mod outbound;
+mod part;
+mod record;
 mod source;
 mod web;
 
+pub use disk::{Disk, LocalDisk};
+pub use fetcher::{FetchSettings, Fetcher, Sources};
+pub use hf::HfSource;
+pub use https::{HttpsSource, refusal};
 pub use outbound::{Errand, Home, OutboundPolicy, Reach, is_public};
 pub use source::{Listing, RemoteFile, Source, plain_name};
 pub use web::{Document, Gate, Range, Request, Web, WebSettings, shown};
