@@ -4,10 +4,16 @@
 //! ([`Web`]) lets requests out: every hop of every request passes the outbound policy there. Nothing is installed, no process
 //! is started, and credentials come from the environment and go nowhere else.
 
+mod environment;
+mod oci;
 mod outbound;
+mod s3;
 mod source;
 mod web;
 
+pub use environment::Environment;
+pub use oci::Oci;
 pub use outbound::{Errand, Home, OutboundPolicy, Reach, is_public};
+pub use s3::S3;
 pub use source::{Listing, RemoteFile, Source, plain_name};
 pub use web::{Document, Gate, Range, Request, Web, WebSettings, shown};
