@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use catalog_core::{Digest, FetchError, StoredFile};
+use catalog_core::{Digest, FetchError, ModelRef, StoredFile};
 use http_util::retry::RetryPolicy;
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, LAST_MODIFIED, RETRY_AFTER, TRANSFER_ENCODING,
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::part::{Known, Part, Paths, Tools, Whole, failed_to};
 use crate::record::{Records, Wanted};
-use crate::source::RemoteFile;
+use crate::source::{RemoteFile, Source};
 use crate::web::{Gate, Range, shown};
 
 /// How often somebody else's work on the same file is looked at.
@@ -30,11 +30,12 @@ const SETTLED: Duration = Duration::from_secs(60);
 
 /// One file to be brought here.
 pub(crate) struct Download<'a> {
+    pub(crate) model: &'a ModelRef,
+    pub(crate) source: &'a dyn Source,
     pub(crate) gate: &'a Gate,
     pub(crate) file: &'a RemoteFile,
     pub(crate) paths: &'a Paths,
     pub(crate) digest: Option<&'a Digest>,
-    pub(crate) advice: &'static str,
     pub(crate) records: &'a Records,
     pub(crate) tools: &'a Tools,
     pub(crate) retry: RetryPolicy,
@@ -281,7 +282,8 @@ impl Download<'_> {
         // What has a known digest is compared with it anyway.
         let if_range = state.validator.clone().filter(|_| self.digest.is_none());
         let range = resumes.then_some(Range { from: state.at, to: None, if_range });
-        let mut response = self.gate.get(&self.file.request, range.as_ref()).await?;
+        let request = self.source.request(self.model, self.file, self.gate).await?;
+        let mut response = self.gate.get(&request, range.as_ref()).await?;
         match response.status() {
             StatusCode::OK => self.begin(&response, writer, state).await?,
             StatusCode::PARTIAL_CONTENT if resumes => match self.same_rest(&response, state)? {
@@ -364,7 +366,7 @@ impl Download<'_> {
     }
 
     fn refused(&self, response: &Response) -> Failure {
-        let error = crate::https::refused(response, self.advice);
+        let error = crate::https::refused(response, self.source.advice());
         match response.status().as_u16() {
             408 | 425 | 429 | 500..=599 => Failure::Passing(error, retry_after(response.headers())),
             _ => Failure::Final(error),

@@ -7,20 +7,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catalog_core::{CatalogEntry, Digest, FetchContext, FetchError, Fetched, ModelFetcher, ModelRef, StoredFile};
 use futures_util::StreamExt;
+use http_util::Secret;
 use http_util::retry::RetryPolicy;
-use tokio::time::Instant;
 
+use crate::Environment;
 use crate::disk::{Disk, LocalDisk};
 use crate::download::{Download, Staged, blocking};
 use crate::flight::Flights;
+use crate::hf::HfSource;
+use crate::https::HttpsSource;
+use crate::oci::Oci;
 use crate::outbound::Errand;
-use crate::part::{Paths, Tools};
+use crate::part::{Paths, Tools, failed_to};
 use crate::record::Records;
+use crate::s3::S3;
 use crate::source::{Listing, RemoteFile, Source};
 use crate::web::{Gate, Web};
 
-/// Age of a listing after which refused credentials may just have expired with it.
-const STALE: Duration = Duration::from_secs(60);
+/// Times that a list is asked for again.
+const LIST_RETRIES: u32 = 3;
 
 /// How models are fetched.
 #[derive(Clone)]
@@ -47,26 +52,35 @@ impl FetchSettings {
 /// The sources, by scheme.
 #[derive(Clone)]
 pub struct Sources {
-    /// `hf:`.
-    pub hf: Arc<dyn Source>,
-    /// `https:` and `http:`.
-    pub https: Arc<dyn Source>,
-    /// `s3:`.
-    pub s3: Option<Arc<dyn Source>>,
-    /// `oci:`.
-    pub oci: Option<Arc<dyn Source>>,
+    hf: Arc<dyn Source>,
+    https: Arc<dyn Source>,
+    s3: Arc<dyn Source>,
+    oci: Arc<dyn Source>,
 }
 
 impl Sources {
-    fn of(&self, model: &ModelRef) -> Result<&Arc<dyn Source>, FetchError> {
-        let found = match model {
-            ModelRef::Hf { .. } => Some(&self.hf),
-            ModelRef::Url { .. } => Some(&self.https),
-            ModelRef::S3 { .. } => self.s3.as_ref(),
-            ModelRef::Oci { .. } => self.oci.as_ref(),
-            ModelRef::File { .. } => None,
-        };
-        found.ok_or_else(|| FetchError::Unsupported(format!("{model} is not fetched from anywhere")))
+    /// All sources, with what the environment has for them.
+    ///
+    /// # Errors
+    /// [`FetchError::Unsupported`] when an endpoint is no URL.
+    pub fn new(environment: &Environment) -> Result<Self, FetchError> {
+        let token = environment.text("HF_TOKEN").map(Secret::from);
+        Ok(Self {
+            hf: Arc::new(HfSource::new(environment.text("HF_ENDPOINT"), token)?),
+            https: Arc::new(HttpsSource),
+            s3: Arc::new(S3::new(environment.clone())),
+            oci: Arc::new(Oci::new(environment.clone())),
+        })
+    }
+
+    fn of(&self, model: &ModelRef) -> Result<&dyn Source, FetchError> {
+        match model {
+            ModelRef::Hf { .. } => Ok(self.hf.as_ref()),
+            ModelRef::Url { .. } => Ok(self.https.as_ref()),
+            ModelRef::S3 { .. } => Ok(self.s3.as_ref()),
+            ModelRef::Oci { .. } => Ok(self.oci.as_ref()),
+            ModelRef::File { .. } => Err(FetchError::Unsupported(format!("{model} is not fetched from anywhere"))),
+        }
     }
 }
 
@@ -98,7 +112,7 @@ impl Fetcher {
     ) -> Result<(Gate, &dyn Source), FetchError> {
         let source = self.sources.of(model)?;
         let errand = Errand::new(model, source.home(model)?, configured, pinned);
-        Ok((self.web.gate(errand)?, source.as_ref()))
+        Ok((self.web.gate(errand)?, source))
     }
 
     async fn bring(
@@ -116,14 +130,10 @@ impl Fetcher {
         let Some(path) = model.cache_path() else {
             return Err(FetchError::Unsupported(format!("{model} has no place below the models' folder")));
         };
-        let local_path = std::path::absolute(self.settings.models_dir.join(path))
-            .map_err(crate::part::failed_to("find", &self.settings.models_dir))?;
-        let folder = match listing.single {
-            true => local_path.parent().unwrap_or(&self.settings.models_dir).to_owned(),
-            false => local_path.clone(),
-        };
-        let errand =
-            Bring { fetcher: self, model, gate, source, expected, context, folder, listing, listed: Instant::now() };
+        let place = std::path::absolute(self.settings.models_dir.join(path))
+            .map_err(failed_to("find", &self.settings.models_dir))?;
+        let (folder, local_path) = layout(&place, &listing);
+        let errand = Bring { fetcher: self, model, gate, source, expected, context, folder, listing };
         let (files, transferred_bytes) = errand.run().await?;
         Ok(Fetched { local_path, files, source_url: Some(errand.listing.source_url), transferred_bytes })
     }
@@ -133,7 +143,7 @@ impl Fetcher {
         let mut tries = 0;
         loop {
             match source.list(model, gate).await {
-                Err(FetchError::Source(text)) if tries < self.settings.retry.retries.min(3) => {
+                Err(FetchError::Source(text)) if tries < self.settings.retry.retries.min(LIST_RETRIES) => {
                     tracing::debug!(error = %text, tries, "listing is asked for again");
                     let wait = self.settings.retry.ceiling(tries).mul_f64(rand::random::<f64>());
                     tries += 1;
@@ -162,6 +172,18 @@ impl ModelFetcher for Fetcher {
     }
 }
 
+/// The folder that the files' names are relative to, and what the model is afterwards. A file whose name the reference has lies
+/// where the reference says, any other one below.
+fn layout(place: &Path, listing: &Listing) -> (PathBuf, PathBuf) {
+    let Some(first) = listing.files.first().filter(|_| listing.single) else {
+        return (place.to_owned(), place.to_owned());
+    };
+    let is_named = |file: &RemoteFile| place.file_name().is_some_and(|name| name == file.name.as_str());
+    let parent = place.parent().filter(|_| listing.files.iter().any(is_named));
+    let folder = parent.unwrap_or(place);
+    (folder.to_owned(), folder.join(&first.name))
+}
+
 /// One model on its way.
 struct Bring<'a> {
     fetcher: &'a Fetcher,
@@ -172,7 +194,6 @@ struct Bring<'a> {
     context: &'a FetchContext,
     folder: PathBuf,
     listing: Listing,
-    listed: Instant,
 }
 
 impl Bring<'_> {
@@ -262,24 +283,6 @@ impl Bring<'_> {
     }
 
     async fn file(&self, file: &RemoteFile) -> Result<Staged, FetchError> {
-        let staged = match self.stage(file).await {
-            Err(FetchError::Unauthorized(text)) if self.listed.elapsed() > STALE => {
-                tracing::debug!(error = %text, "credentials may have expired, listing again");
-                let listing = self.fetcher.list(self.source, self.model, &self.gate).await?;
-                let same = listing.files.into_iter().find(|new| new.name == file.name);
-                let same =
-                    same.ok_or_else(|| FetchError::NotFound(format!("{} is gone from {}", file.name, self.model)))?;
-                self.stage(&same).await?
-            }
-            done => done?,
-        };
-        if staged.fresh.is_none() {
-            self.context.progress.file_done(&file.name);
-        }
-        Ok(staged)
-    }
-
-    async fn stage(&self, file: &RemoteFile) -> Result<Staged, FetchError> {
         let digest = self.expected.filter(|_| !self.holds_back()).or(file.digest.as_ref());
         let tools = Tools {
             disk: Arc::clone(&self.fetcher.settings.disk),
@@ -287,15 +290,20 @@ impl Bring<'_> {
             cancel: self.context.cancel.clone(),
         };
         let download = Download {
+            model: self.model,
+            source: self.source,
             gate: &self.gate,
             file,
             paths: &self.paths(file),
             digest,
-            advice: self.source.advice(),
             records: &self.fetcher.records,
             tools: &tools,
             retry: self.fetcher.settings.retry,
         };
-        download.stage().await
+        let staged = download.stage().await?;
+        if staged.fresh.is_none() {
+            self.context.progress.file_done(&file.name);
+        }
+        Ok(staged)
     }
 }

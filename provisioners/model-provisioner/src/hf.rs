@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::https::refusal;
 use crate::outbound::Home;
-use crate::source::{Listing, RemoteFile, Source, plain_name};
+use crate::source::{Listing, RemoteFile, Source, distinct_names, plain_name};
 use crate::web::{Document, Gate, Request, shown};
 
 /// Where the Hub is, unless `HF_ENDPOINT` says otherwise.
@@ -189,6 +189,7 @@ impl Source for HfSource {
         if files.is_empty() {
             return Err(FetchError::NotFound(format!("{model}: there is no such file at {revision}")));
         }
+        distinct_names(&files)?;
         files.sort_by(|a, b| a.name.cmp(&b.name));
         let single = matches!(selection, Selection::File(_) | Selection::Parts { .. });
         Ok(Listing { files, single, source_url: format!("{}@{sha}", shown(&self.url(&[org, repo])?)) })

@@ -61,8 +61,7 @@ pub(crate) fn refused(response: &reqwest::Response, advice: &str) -> FetchError 
 }
 
 /// The error for a status.
-#[must_use]
-pub fn refusal(status: u16, what: &str, advice: &str) -> FetchError {
+pub(crate) fn refusal(status: u16, what: &str, advice: &str) -> FetchError {
     let text = format!("{what} answered {status}");
     match status {
         401 | 403 => FetchError::Unauthorized(format!("{text}; {advice}")),

@@ -6,20 +6,26 @@
 
 mod disk;
 mod download;
+mod environment;
 mod fetcher;
 mod flight;
 mod hf;
 mod https;
+mod oci;
 mod outbound;
 mod part;
 mod record;
+mod s3;
 mod source;
 mod web;
 
 pub use disk::{Disk, LocalDisk};
+pub use environment::Environment;
 pub use fetcher::{FetchSettings, Fetcher, Sources};
 pub use hf::HfSource;
-pub use https::{HttpsSource, refusal};
+pub use https::HttpsSource;
+pub use oci::Oci;
 pub use outbound::{Errand, Home, OutboundPolicy, Reach, is_public};
+pub use s3::S3;
 pub use source::{Listing, RemoteFile, Source, plain_name};
 pub use web::{Document, Gate, Range, Request, Web, WebSettings, shown};

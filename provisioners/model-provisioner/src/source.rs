@@ -1,5 +1,7 @@
 //! The seam between the schemes and the downloader.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use catalog_core::{Digest, FetchError, ModelRef};
 
@@ -20,6 +22,14 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`FetchError`].
     async fn list(&self, model: &ModelRef, gate: &Gate) -> Result<Listing, FetchError>;
+
+    /// How to ask for one of the listed files now; called before each attempt, since signatures and tokens expire.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    async fn request(&self, _model: &ModelRef, file: &RemoteFile, _gate: &Gate) -> Result<Request, FetchError> {
+        Ok(file.request.clone())
+    }
 
     /// What to do about a 401 or 403, such as which environment variable to set.
     fn advice(&self) -> &'static str;
@@ -73,4 +83,29 @@ pub fn plain_name(name: &str) -> Result<String, FetchError> {
     Err(FetchError::Unsupported(format!(
         "the source names a file {name:?}, which is not a plain path; nothing was fetched"
     )))
+}
+
+/// Checks that no two names are the same, and none is a folder of another.
+///
+/// # Errors
+/// [`FetchError::Unsupported`] naming the one.
+pub(crate) fn distinct_names(files: &[RemoteFile]) -> Result<(), FetchError> {
+    let mut names = HashSet::new();
+    let twice = |name: &str| {
+        FetchError::Unsupported(format!(
+            "the source has {name:?} twice, or as a file and a folder; nothing was fetched"
+        ))
+    };
+    for file in files {
+        if !names.insert(file.name.as_str()) {
+            return Err(twice(&file.name));
+        }
+    }
+    for file in files {
+        let mut folders = file.name.match_indices('/').map(|(at, _)| &file.name[..at]);
+        if let Some(folder) = folders.find(|folder| names.contains(folder)) {
+            return Err(twice(folder));
+        }
+    }
+    Ok(())
 }

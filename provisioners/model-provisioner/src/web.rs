@@ -220,11 +220,18 @@ impl Gate {
     /// # Errors
     /// As [`get`](Self::get), and [`FetchError::Source`] when it is larger than `limit` bytes.
     pub async fn document(&self, request: &Request, limit: usize) -> Result<Document, FetchError> {
-        let mut response = self.get(request, None).await?;
+        self.read(self.get(request, None).await?, limit).await
+    }
+
+    /// Reads the rest of an answer.
+    ///
+    /// # Errors
+    /// As [`document`](Self::document).
+    pub(crate) async fn read(&self, mut response: Response, limit: usize) -> Result<Document, FetchError> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece(&mut response).await? {
             if body.len() + piece.len() > limit {
-                let shown = shown(&request.url);
+                let shown = shown(response.url());
                 return Err(FetchError::Source(format!(
                     "{shown} is larger than {limit} bytes, which it should not be"
                 )));
@@ -256,7 +263,8 @@ impl Gate {
         for _ in 0..=MOST_REDIRECTS {
             let response = self.send(request, &url, range).await?;
             let status = response.status();
-            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            // S3 redirects without saying where to, and explains it in the body.
+            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) || !response.headers().contains_key(LOCATION) {
                 return plain(response);
             }
             let next =
