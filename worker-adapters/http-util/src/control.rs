@@ -118,7 +118,7 @@ pub fn build_client(config: &ControlConfig) -> Result<Client, ControlError> {
 }
 
 /// Makes `ring` the process's provider of cryptography, once; whoever came first stays.
-fn install_crypto() {
+pub fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -16,7 +16,7 @@ pub mod stream;
 mod test_tls;
 
 pub use adapter_api::retry;
-pub use control::{Control, ControlConfig, ControlError};
+pub use control::{Control, ControlConfig, ControlError, install_crypto};
 pub use endpoint::{Endpoint, EndpointError};
 pub use secret::Secret;
 pub use stream::{StreamClient, StreamConfig, StreamError, StreamRequest};
