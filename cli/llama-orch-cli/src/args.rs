@@ -1,6 +1,8 @@
 //! The command line.
 
+mod artifacts;
 mod bench;
+mod models;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -10,9 +12,11 @@ use api_types::{API_VERSION, Engine, Priority, SessionId, TaskId, TaskState};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+pub(crate) use artifacts::{ArtifactsCommand, GetArgs, ListArtifactsArgs, PutArgs};
 pub(crate) use bench::{
     AdmitArgs, BenchCommand, Classes, CompareArgs, EngineLink, IdleArgs, PredictArgs, ProxyArgs, SoakArgs, StreamArgs,
 };
+pub(crate) use models::{AddArgs, FitArgs, ListModelsArgs, ModelsCommand, lifecycle};
 
 use crate::exit;
 
@@ -106,6 +110,15 @@ pub(crate) enum Command {
     },
     /// Capacity, queues and running tasks in one view.
     Status,
+    /// Models: what the catalog knows, fetching them, whether they fit.
+    #[command(subcommand, after_help = exit::HELP)]
+    Models(ModelsCommand),
+    /// Documents that are kept, among them the record of every task.
+    #[command(subcommand, after_help = exit::HELP)]
+    Artifacts(ArtifactsCommand),
+    /// Run a task again on the pool that ran it, and compare the two streams byte by byte.
+    #[command(after_help = exit::HELP)]
+    Verify(VerifyArgs),
     /// Measure the orchestrator with a simulated engine.
     #[command(subcommand, after_help = bench::HELP)]
     Bench(BenchCommand),
@@ -221,6 +234,21 @@ pub(crate) struct RunArgs {
     // Last: its heading would hold for what follows it.
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+}
+
+/// Options of `verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// The task's id. Its record must still be kept: `artifacts list --task ID`.
+    pub(crate) task: TaskId,
+
+    /// Time for the repetition; without it what the task had, 10m at least.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+
+    /// How often to wait and ask again when the server says "try later".
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) retries: u32,
 }
 
 /// How the sampler picks tokens; what is not given is the engine's default.

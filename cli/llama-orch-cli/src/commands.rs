@@ -1,12 +1,18 @@
 //! One module per group of commands.
 
+pub(crate) mod artifacts;
 pub(crate) mod bench;
+mod bundle;
 pub(crate) mod explain;
+mod follow;
+pub(crate) mod models;
+mod pages;
 pub(crate) mod pools;
 pub(crate) mod run;
 pub(crate) mod sessions;
 pub(crate) mod status;
 pub(crate) mod tasks;
+pub(crate) mod verify;
 
 use clap::CommandFactory as _;
 

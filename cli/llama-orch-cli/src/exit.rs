@@ -23,7 +23,9 @@ pub(crate) enum Exit {
     Unauthorized = 5,
     /// The server cannot now; the same command may succeed later.
     TryLater = 6,
-    /// The task was canceled, by Ctrl-C or by somebody else.
+    /// A task that was run again gave another output.
+    Differs = 7,
+    /// The task, or the work on a model, was canceled, by Ctrl-C or by somebody else.
     Canceled = 130,
     /// Whoever read our output went away; a running task was canceled.
     OutputClosed = 141,
@@ -39,7 +41,8 @@ Exit codes:
     4  the server refused the request; change it
     5  the token is missing or wrong, or calls from here are not allowed
     6  the server cannot now; try again later
-  130  the task was canceled, by Ctrl-C or by somebody else
+    7  `verify` ran a task again, and its output differs
+  130  the task, or the work on a model, was canceled, by Ctrl-C or by somebody else
   141  whoever read the output went away; a running task was canceled";
 
 impl From<Exit> for ExitCode {
@@ -63,6 +66,11 @@ impl Exit {
             | ClientError::TimedOut { .. }
             | ClientError::Protocol { .. } => Self::Unreachable,
         }
+    }
+
+    /// The code for work on a model that failed after it was accepted: as if it had been refused at once.
+    pub(crate) fn of_job(code: ErrorKind, retriable: bool) -> Self {
+        Self::of_refusal(code, code.http_status(), retriable)
     }
 
     fn of_refusal(code: ErrorKind, status: u16, retriable: bool) -> Self {
@@ -116,6 +124,7 @@ mod tests {
             Exit::Refused,
             Exit::Unauthorized,
             Exit::TryLater,
+            Exit::Differs,
             Exit::Canceled,
             Exit::OutputClosed,
         ];

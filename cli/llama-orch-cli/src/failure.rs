@@ -36,8 +36,8 @@ impl Failure {
         Self { exit: Exit::OutputClosed, what: String::new(), correlation_id: None, next: None }
     }
 
-    /// No pool can serve the task as asked.
-    pub(crate) fn no_pool(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Self {
+    /// What was asked for cannot be had.
+    pub(crate) fn new(exit: Exit, what: impl Into<String>, next: impl Into<String>) -> Self {
         Self { exit, what: what.into(), correlation_id: None, next: Some(next.into()) }
     }
 
@@ -46,6 +46,12 @@ impl Failure {
         let next = error.retriable.then(|| later(wait(error.retry_after_ms)));
         let exit = Exit::of_task(error.code, error.retriable);
         Self { exit, what: format!("{}: {}", error.code, error.message), correlation_id, next }
+    }
+
+    /// Work on a model failed.
+    pub(crate) fn of_job(error: &ErrorEnvelope) -> Self {
+        let exit = Exit::of_job(error.code, is_retriable(error));
+        Self { exit, what: format!("{}: {}", error.code, error.message), correlation_id: None, next: advice(error) }
     }
 
     /// Adds what to do next, where nothing better is known.
@@ -122,7 +128,7 @@ fn remedy(code: ErrorKind) -> Option<String> {
     let next = match code {
         ErrorKind::PoolUnavailable => "`llama-orch pools` shows which pools there are and how they fare",
         ErrorKind::Internal | ErrorKind::WorkerReset => "look for the correlation id in the server's log",
-        ErrorKind::NotFound => "`llama-orch tasks` and `llama-orch pools` list what there is",
+        ErrorKind::NotFound => "`llama-orch tasks`, `pools`, `models list` and `artifacts list` show what there is",
         _ => return None,
     };
     Some(next.to_owned())
@@ -130,10 +136,14 @@ fn remedy(code: ErrorKind) -> Option<String> {
 
 /// What to do about the error that a task ended with.
 pub(crate) fn advice(error: &ErrorEnvelope) -> Option<String> {
-    match error.retriable.unwrap_or(error.code.retriable()) {
+    match is_retriable(error) {
         true => Some(later(wait(error.retry_after_ms))),
         false => remedy(error.code),
     }
+}
+
+fn is_retriable(error: &ErrorEnvelope) -> bool {
+    error.retriable.unwrap_or(error.code.retriable())
 }
 
 fn wait(ms: Option<i64>) -> Option<Duration> {

@@ -10,6 +10,7 @@ mod exit;
 mod failure;
 mod interrupts;
 mod output;
+mod progress;
 mod show;
 
 use std::process::ExitCode;
@@ -49,6 +50,9 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Capabilities => commands::pools::capabilities(&connect()?, json).await,
         Command::Session { id, end } => commands::sessions::session(&connect()?, id, end, json).await,
         Command::Status => commands::status::status(&connect()?, json).await,
+        Command::Models(models) => commands::models::models(&connect()?, models, json).await,
+        Command::Artifacts(artifacts) => commands::artifacts::artifacts(&connect()?, artifacts, json).await,
+        Command::Verify(verify) => commands::verify::verify(&connect()?, &verify, json).await,
         Command::Bench(bench) => commands::bench::bench(&bench, json).await,
         Command::Completions { shell } => commands::completions(shell),
     }

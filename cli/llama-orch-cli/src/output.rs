@@ -8,8 +8,13 @@ use crate::failure::Failure;
 
 /// Writes text and makes sure it has left.
 pub(crate) fn write(text: &str) -> Result<(), Failure> {
+    write_bytes(text.as_bytes())
+}
+
+/// Writes bytes and makes sure they have left.
+pub(crate) fn write_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Failure::output_closed(),
         _ => Failure::local(format!("cannot write the output: {error}")),
     })

@@ -27,6 +27,12 @@ pub(crate) fn since(epoch_ms: i64) -> String {
     duration(now.saturating_sub(Duration::from_millis(epoch_ms.max(0).unsigned_abs())))
 }
 
+/// Time until such a moment; none when it has passed.
+pub(crate) fn until(epoch_ms: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    duration(Duration::from_millis(epoch_ms.max(0).unsigned_abs()).saturating_sub(now))
+}
+
 /// `11.9 GiB`.
 pub(crate) fn bytes(count: i64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

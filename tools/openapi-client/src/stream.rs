@@ -2,14 +2,14 @@
 
 use api_types::sse::{EndFrame, ErrorFrame, MetricsFrame, NarrationFrame, StartedFrame, TokenFrame};
 use api_types::{SessionInfo, TaskId, TaskRequest};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Client;
-use crate::call::{Call, Reply};
+use crate::call::Call;
 use crate::error::{ClientError, correlation_id};
-use crate::events::EventQueue;
+use crate::events::{EventBody, EventQueue, Payload, Received};
 
 pub(crate) const OPERATIONS: &[&str] = &["stream_task"];
 
@@ -37,14 +37,16 @@ pub struct Event {
     /// Its index in the stream, for [`Client::stream`]'s `last_event_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
+    /// Its payload as it came, for whoever compares bytes.
+    #[serde(skip)]
+    pub raw: String,
     /// Its payload.
     #[serde(flatten)]
     pub frame: Frame,
 }
 
-impl Frame {
-    /// Reads the payload of an event of this name; `None` when the name is not known here.
-    pub(crate) fn read(name: &str, data: &str) -> serde_json::Result<Option<Self>> {
+impl Payload for Frame {
+    fn read(name: &str, data: &str) -> serde_json::Result<Option<Self>> {
         Ok(Some(match name {
             "started" => Self::Started(serde_json::from_str(data)?),
             "token" => Self::Token(serde_json::from_str(data)?),
@@ -55,7 +57,9 @@ impl Frame {
             _ => return Ok(None),
         }))
     }
+}
 
+impl Frame {
     /// Whether nothing follows it.
     #[must_use]
     pub fn is_last(&self) -> bool {
@@ -95,12 +99,35 @@ impl Budgets {
     }
 }
 
+/// The events of a stream that was kept as text, such as a proof bundle's transcript, in order. Kinds not known here are
+/// left out, and so is an event that the text cuts off.
+///
+/// # Errors
+/// [`KeptStreamError`] when an event does not fit the contract.
+pub fn kept_events(text: &str) -> Result<Vec<Event>, KeptStreamError> {
+    let mut queue = EventQueue::default();
+    queue.feed(text.as_bytes());
+    let received = std::iter::from_fn(|| queue.pop());
+    received.filter_map(|received| Event::of(received).map_err(KeptStreamError).transpose()).collect()
+}
+
+/// A kept stream that is none of this contract; says what does not fit, without its text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kept stream holds {0}")]
+pub struct KeptStreamError(String);
+
+impl Event {
+    /// `None` when the event's kind is not known here; the error says what does not fit.
+    fn of(received: Received<Frame>) -> Result<Option<Self>, String> {
+        let Received { id, raw, frame } = received;
+        Ok(frame?.map(|frame| Self { id, raw, frame }))
+    }
+}
+
 /// An open stream. Dropping it closes the connection, which the server may take as a cancel.
 #[derive(Debug)]
 pub struct TaskStream {
-    client: Client,
-    response: Response,
-    events: EventQueue,
+    body: EventBody<Frame>,
     last_event_id: Option<u64>,
     over: bool,
 }
@@ -119,10 +146,10 @@ impl TaskStream {
         }
         let outcome = self.next_known().await;
         self.over = match &outcome {
-            Ok(Some(event)) => event.frame.is_last(),
-            Ok(None) | Err(_) => true,
+            Ok(event) => event.frame.is_last(),
+            Err(_) => true,
         };
-        outcome
+        outcome.map(Some)
     }
 
     /// Id of the newest event handed out, or what the stream was resumed from.
@@ -134,33 +161,23 @@ impl TaskStream {
     /// The id under which the server's log has this request.
     #[must_use]
     pub fn correlation_id(&self) -> Option<String> {
-        correlation_id(self.response.headers())
+        correlation_id(self.body.headers())
     }
 
     /// What the session had left when the stream was opened.
     #[must_use]
     pub fn budgets(&self) -> Budgets {
-        Budgets::read(self.response.headers())
+        Budgets::read(self.body.headers())
     }
 
-    async fn next_known(&mut self) -> Result<Option<Event>, ClientError> {
+    async fn next_known(&mut self) -> Result<Event, ClientError> {
         loop {
-            if let Some(received) = self.events.pop() {
-                self.last_event_id = received.id.or(self.last_event_id);
-                match received.frame.map_err(|problem| self.misfit(&problem))? {
-                    Some(frame) => return Ok(Some(Event { id: received.id, frame })),
-                    None => continue,
-                }
-            }
-            match self.response.chunk().await.map_err(|error| self.client.transport(error))? {
-                Some(bytes) => self.events.feed(&bytes),
-                None => return Err(ClientError::Cut { server: self.client.server().to_string() }),
+            let received = self.body.next().await?;
+            self.last_event_id = received.id.or(self.last_event_id);
+            if let Some(event) = Event::of(received).map_err(|problem| self.body.misfit(&problem))? {
+                return Ok(event);
             }
         }
-    }
-
-    fn misfit(&self, problem: &str) -> ClientError {
-        self.client.protocol(problem, self.response.headers())
     }
 }
 
@@ -187,21 +204,7 @@ impl Client {
     }
 
     async fn open(&self, call: Call, last_event_id: Option<u64>) -> Result<TaskStream, ClientError> {
-        let mut request = self.request(&call).header(ACCEPT, "text/event-stream");
-        if let Some(id) = last_event_id {
-            request = request.header("Last-Event-ID", id);
-        }
-        let response = request.send().await.map_err(|error| self.transport(error))?;
-        if response.status() != StatusCode::OK {
-            let reply = Reply::read(response).await.map_err(|error| self.transport(error))?;
-            let reply = reply.successful(self)?;
-            return Err(reply.not_a_stream(self));
-        }
-        let is_stream =
-            response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        if !is_stream {
-            return Err(self.protocol("something else than a stream of events", response.headers()));
-        }
-        Ok(TaskStream { client: self.clone(), response, events: EventQueue::default(), last_event_id, over: false })
+        let body = self.open_events(&call, last_event_id).await?;
+        Ok(TaskStream { body, last_event_id, over: false })
     }
 }

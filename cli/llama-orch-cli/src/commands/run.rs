@@ -1,7 +1,6 @@
 //! `run`: submit a task, print its tokens as they come.
 
 mod display;
-mod follow;
 mod prompt;
 mod target;
 
@@ -10,6 +9,7 @@ use api_types::{
 };
 use openapi_client::Client;
 
+use super::follow::follow;
 use crate::args::{RunArgs, SamplingArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ pub(crate) async fn run(client: &Client, args: Box<RunArgs>, json: bool) -> Resu
     let target = target::choose(&client.get_capabilities().await?, &args)?;
     let (quiet, retries) = (args.quiet, args.retries);
     let task = request(*args, target, prompt);
-    follow::follow(client, &task, retries, Display::new(json, quiet)).await
+    follow(client, &task, retries, &mut Display::new(json, quiet)).await
 }
 
 fn request(args: RunArgs, target: Target, prompt: String) -> TaskRequest {
@@ -66,7 +66,8 @@ fn messages(system: Option<String>, user: String) -> Vec<ChatMessage> {
     system.map(|text| message("system", text)).into_iter().chain([message("user", user)]).collect()
 }
 
-fn pin(pool: String) -> PlacementOverrides {
+/// The constraint that leaves one pool.
+pub(super) fn pin(pool: String) -> PlacementOverrides {
     PlacementOverrides { mode: PlacementMode::Pin, pin_pool_id: Some(pool), ..PlacementOverrides::default() }
 }
 

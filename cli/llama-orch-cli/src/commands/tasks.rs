@@ -5,14 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use api_types::{PoolId, TaskId, TaskList, TaskQuery, TaskSummary};
 use openapi_client::Client;
 
+use super::pages;
 use crate::args::TasksArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::show::{Table, facts, millis, or_dash, since};
-
-/// Most tasks the server gives in one answer.
-const LONGEST_PAGE: u32 = 1000;
 
 /// Tasks, newest first.
 pub(crate) async fn list(client: &Client, args: TasksArgs, json: bool) -> Result<Exit, Failure> {
@@ -28,9 +26,7 @@ pub(crate) async fn list(client: &Client, args: TasksArgs, json: bool) -> Result
         return Ok(Exit::Ok);
     }
     output::write(&table(list.tasks.iter(), nothing))?;
-    if list.next_cursor.is_some() {
-        eprintln!("llama-orch: there are more; a larger --limit shows them");
-    }
+    pages::tell_of_more(list.next_cursor.as_ref());
     Ok(Exit::Ok)
 }
 
@@ -52,21 +48,13 @@ fn filters(args: TasksArgs) -> TaskQuery {
 
 /// The newest `limit` tasks, page by page.
 pub(super) async fn gather(client: &Client, mut query: TaskQuery, limit: u32) -> Result<TaskList, Failure> {
-    let mut missing = limit;
-    let mut list = TaskList { tasks: Vec::new(), next_cursor: None };
-    loop {
-        query.limit = Some(missing.min(LONGEST_PAGE));
+    let (tasks, next_cursor) = pages::gather(limit, async |limit, cursor| {
+        (query.limit, query.cursor) = (Some(limit), cursor);
         let page = client.list_tasks(&query).await?;
-        let came = u32::try_from(page.tasks.len()).unwrap_or(u32::MAX);
-        list.tasks.extend(page.tasks);
-        // A page without tasks leads nowhere, whatever it says.
-        list.next_cursor = page.next_cursor.filter(|_| came > 0);
-        missing = missing.saturating_sub(came);
-        if missing == 0 || list.next_cursor.is_none() {
-            return Ok(list);
-        }
-        query.cursor.clone_from(&list.next_cursor);
-    }
+        Ok((page.tasks, page.next_cursor))
+    })
+    .await?;
+    Ok(TaskList { tasks, next_cursor })
 }
 
 /// One task.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use api_types::{Engine, Priority, SessionId, TaskId, TaskRequest, Workload};
-use openapi_client::{Budgets, ClientError, Event, Frame};
+use api_types::{Engine, FeedQuery, Priority, SessionId, TaskId, TaskRequest, Workload};
+use openapi_client::{Budgets, ClientError, Event, FeedFrame, Frame, kept_events};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -109,4 +109,66 @@ async fn a_token_does_not_wait_for_the_next() {
     assert!(matches!(stream.next().await.expect("an event").expect("one").frame, Frame::Token(_)));
     released.notify_one();
     assert!(stream.next().await.is_err());
+}
+
+/// A kept stream reads like a live one, payloads byte for byte; what is cut off at its end is not an event.
+#[test]
+fn a_kept_stream_has_the_same_events() {
+    let text = format!("{}id: 7\nevent: token\ndata: {{\"t\"", whole().body);
+    let events = kept_events(&text).expect("events");
+    assert_eq!(
+        events.iter().map(name).collect::<Vec<_>>(),
+        ["started", "token", "metrics", "narration", "end", "token"]
+    );
+    assert_eq!(events[1].raw, r#"{"i":0,"t":" Paris"}"#);
+    let error = kept_events("event: token\ndata: {\"secret\": 1}\n\n").expect_err("no token");
+    assert_eq!(error.to_string(), "the kept stream holds a `token` event that does not fit the contract");
+}
+
+/// The feed hands out what it knows, in order; its end is a lost connection.
+#[tokio::test]
+async fn the_feed_is_typed() {
+    let server = TestServer::start(|_| {
+        let job = json!({"model_id": "m", "kind": "pull", "state": "running", "bytes_done": 1, "files_done": 0, "files_total": 1,
+            "started_ms": 1});
+        Reply::events(&[
+            (0, "model_job", job),
+            (1, "weather", json!({})),
+            (2, "model", json!({"model_id": "m"})),
+            (3, "gap", json!({"missed": 4})),
+        ])
+    })
+    .await;
+    let query = FeedQuery { events: Some("model,model_job".to_owned()) };
+    let mut feed = client(&server.url).watch_events(&query).await.expect("a feed");
+    assert!(matches!(feed.next().await.expect("a job"), FeedFrame::ModelJob(job) if job.bytes_done == 1));
+    let change = feed.next().await.expect("a change");
+    assert_eq!(serde_json::to_value(&change).expect("JSON"), json!({"event": "model", "data": {"model_id": "m"}}));
+    assert!(matches!(feed.next().await.expect("a gap"), FeedFrame::Gap(gap) if gap.missed == 4));
+    assert!(matches!(feed.next().await, Err(ClientError::Cut { .. })));
+    assert_eq!(server.routes(), ["GET /v1/events?events=model%2Cmodel_job"]);
+}
+
+/// A document comes as it is; a cut one is an error, and so is a refusal.
+#[tokio::test]
+async fn a_download_is_whole_or_fails() {
+    let server = TestServer::start(|request| match request.path.as_str() {
+        "/v1/artifacts/aa/download" => Reply::json(200, "{\"a\": 1}"),
+        "/v1/artifacts/bb/download" => Reply::json(200, "{").header("Content-Length", "9"),
+        _ => Reply::json(404, json!({"code": "NOT_FOUND", "message": "no such artifact"})),
+    })
+    .await;
+    let client = client(&server.url);
+    let mut whole = client.download_artifact(&"aa".into()).await.expect("a document");
+    assert_eq!(whole.next().await.expect("bytes").as_deref(), Some(&b"{\"a\": 1}"[..]));
+    assert_eq!(whole.next().await.expect("the end"), None);
+    let mut cut = client.download_artifact(&"bb".into()).await.expect("a document");
+    let end = loop {
+        match cut.next().await {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Err(ClientError::Broken { .. })), "{end:?}");
+    assert!(matches!(client.download_artifact(&"cc".into()).await, Err(ClientError::Refused(_))));
 }

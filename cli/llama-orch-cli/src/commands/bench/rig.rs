@@ -301,7 +301,7 @@ pub(super) fn allow_open_files(count: u64) -> Result<(), Failure> {
     if maximum.is_some_and(|maximum| maximum < count) {
         let next = format!("raise it to {count} with `ulimit -Hn`, or measure fewer streams");
         let what = format!("{count} open files are needed and {} are allowed", maximum.unwrap_or(0));
-        return Err(Failure::no_pool(Exit::Usage, what, next));
+        return Err(Failure::new(Exit::Usage, what, next));
     }
     setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum })
         .map_err(|error| Failure::local(format!("cannot raise the limit on open files: {error}")))

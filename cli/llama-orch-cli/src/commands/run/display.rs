@@ -4,11 +4,13 @@ use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use api_types::sse::{Channel, EndFrame, MetricsFrame, Phase, StartedFrame};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use openapi_client::{Budgets, Event, Frame};
 
+use crate::commands::follow::Watch;
 use crate::failure::Failure;
 use crate::output;
+use crate::progress::spinner;
 use crate::show;
 
 /// The display of one run.
@@ -25,12 +27,13 @@ pub(super) struct Display {
 
 impl Display {
     pub(super) fn new(json: bool, quiet: bool) -> Self {
-        let waiting = (!quiet && !json && std::io::stderr().is_terminal()).then(spinner);
+        let waiting = (!quiet && !json && std::io::stderr().is_terminal()).then(|| spinner("submitting"));
         Self { json, quiet, waiting, begun: Instant::now(), first_token: None, started: None, ends_with_newline: true }
     }
+}
 
-    /// Shows an event.
-    pub(super) fn event(&mut self, event: &Event) -> Result<(), Failure> {
+impl Watch for Display {
+    fn event(&mut self, event: &Event) -> Result<(), Failure> {
         if let Frame::Token(_) = &event.frame {
             self.first_token.get_or_insert_with(|| self.begun.elapsed());
         }
@@ -46,8 +49,7 @@ impl Display {
         Ok(())
     }
 
-    /// Says something about the connection or a wait.
-    pub(super) fn note(&self, text: &str) {
+    fn note(&self, text: &str) {
         match &self.waiting {
             Some(bar) => bar.set_message(text.to_owned()),
             None if !self.quiet => eprintln!("llama-orch: {text}"),
@@ -56,7 +58,7 @@ impl Display {
     }
 
     /// Ends the output, so that what follows begins on a line of its own.
-    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+    fn finish(&mut self) -> Result<(), Failure> {
         self.stop_waiting();
         if !self.json && !self.ends_with_newline && std::io::stdout().is_terminal() {
             output::write("\n")?;
@@ -65,7 +67,7 @@ impl Display {
     }
 
     /// One line on what came of it; the seed and the sampler profile are what another run needs to repeat it (LO-CLI-07).
-    pub(super) fn summary(&self, end: &EndFrame, budgets: Budgets) {
+    fn summary(&self, end: &EndFrame, budgets: Budgets) {
         if !self.has_summary() {
             return;
         }
@@ -92,11 +94,12 @@ impl Display {
         eprintln!("llama-orch: {}", parts.join(", "));
     }
 
-    /// Whether the summary is shown at all.
-    pub(super) fn has_summary(&self) -> bool {
+    fn has_summary(&self) -> bool {
         !self.quiet && !self.json
     }
+}
 
+impl Display {
     fn started(&mut self, started: &StartedFrame) {
         self.wait(Some(Phase::Queued), Some(started.queue_position), Some(started.predicted_start_ms), None);
         self.started = Some(Box::new(started.clone()));
@@ -139,13 +142,6 @@ impl Display {
             bar.finish_and_clear();
         }
     }
-}
-
-fn spinner() -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
-    bar.set_message("submitting");
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
 }
 
 fn tokens(end: &EndFrame) -> String {

@@ -30,7 +30,7 @@ pub(super) fn choose(capabilities: &Capabilities, args: &RunArgs) -> Result<Targ
         Preferred::None => return Err(nothing_fits(capabilities)),
         Preferred::Several(models) => {
             let what = format!("several models are ready: {}", models.join(", "));
-            return Err(Failure::no_pool(Exit::Usage, what, "choose one with --model, or a pool with --pool"));
+            return Err(Failure::new(Exit::Usage, what, "choose one with --model, or a pool with --pool"));
         }
     };
     let told = |limit: i32| (limit > 0).then_some(limit);
@@ -79,10 +79,10 @@ fn preferred<'a>(fitting: &[&'a EngineCapability]) -> Preferred<'a> {
 fn nothing_fits(capabilities: &Capabilities) -> Failure {
     if capabilities.engines.is_empty() {
         let next = "add [[pools]] to the server's configuration and start it again";
-        return Failure::no_pool(Exit::Refused, "the server has no pools", next);
+        return Failure::new(Exit::Refused, "the server has no pools", next);
     }
     let next = "`llama-orch capabilities` lists what there is";
-    Failure::no_pool(Exit::Refused, "no pool fits --model, --engine and --pool", next)
+    Failure::new(Exit::Refused, "no pool fits --model, --engine and --pool", next)
 }
 
 #[cfg(test)]

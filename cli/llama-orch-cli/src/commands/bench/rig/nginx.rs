@@ -64,7 +64,7 @@ fn find() -> Result<PathBuf, Failure> {
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     folders.map(|folder| folder.join("nginx")).find(|program| program.is_file()).ok_or_else(|| {
         let next = "install it, on Debian with `apt-get install nginx-light`; it need not be running";
-        Failure::no_pool(Exit::Usage, "nginx is not to be found", next)
+        Failure::new(Exit::Usage, "nginx is not to be found", next)
     })
 }
 

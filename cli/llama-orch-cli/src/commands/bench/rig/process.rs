@@ -26,7 +26,7 @@ pub(super) fn program(name: &str, home: &Path) -> Result<Command, Failure> {
         beside.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join(name))).find(|it| it.is_file());
     let program: PathBuf = found.ok_or_else(|| {
         let next = format!("put {name} beside llama-orch or into PATH");
-        Failure::no_pool(Exit::Usage, format!("{name} is not to be found"), next)
+        Failure::new(Exit::Usage, format!("{name} is not to be found"), next)
     })?;
     Ok(command(&program, home))
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use api_types::TaskRequest;
+use api_types::sse::EndFrame;
 use openapi_client::{Budgets, Client, ClientError, Event, Frame, TaskStream};
 
-use super::display::Display;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupts::Interrupts;
@@ -20,12 +20,32 @@ const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
 /// How long the end of a canceled stream is waited for.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Who is told how the task fares.
+pub(super) trait Watch {
+    /// The next event of the stream.
+    fn event(&mut self, event: &Event) -> Result<(), Failure>;
+
+    /// Something about the connection or a wait.
+    fn note(&self, text: &str);
+
+    /// Nothing follows but the summary.
+    fn finish(&mut self) -> Result<(), Failure>;
+
+    /// Whether the summary is shown at all.
+    fn has_summary(&self) -> bool {
+        false
+    }
+
+    /// What came of the task, and what its session has left.
+    fn summary(&self, _end: &EndFrame, _budgets: Budgets) {}
+}
+
 /// Runs a task and shows it.
 pub(super) async fn follow(
     client: &Client,
     task: &TaskRequest,
     retries: u32,
-    display: Display,
+    display: &mut impl Watch,
 ) -> Result<Exit, Failure> {
     let mut run = Run { client, task, display, interrupts: Interrupts::listen()?, lost: 0, last_event_id: None };
     let outcome = run.complete(retries).await;
@@ -36,17 +56,17 @@ pub(super) async fn follow(
     Ok(exit)
 }
 
-struct Run<'a> {
+struct Run<'a, W> {
     client: &'a Client,
     task: &'a TaskRequest,
-    display: Display,
+    display: &'a mut W,
     interrupts: Interrupts,
     /// Connections lost since the last event.
     lost: u32,
     last_event_id: Option<u64>,
 }
 
-impl Run<'_> {
+impl<W: Watch> Run<'_, W> {
     async fn complete(&mut self, retries: u32) -> Result<Exit, Failure> {
         let mut opened = match self.submit(retries).await? {
             Step::Went(outcome) => outcome,
