@@ -26,6 +26,12 @@ impl Verdict {
         Self { outcome: VerificationOutcome::Pass, findings: Vec::new() }
     }
 
+    /// Something that would prove it is missing.
+    #[must_use]
+    pub fn warn(finding: impl Into<String>) -> Self {
+        Self { outcome: VerificationOutcome::Warn, findings: vec![finding.into()] }
+    }
+
     /// Adds a finding.
     pub(crate) fn add(&mut self, outcome: VerificationOutcome, finding: String) {
         self.outcome = worse(self.outcome, outcome);
@@ -44,6 +50,12 @@ impl Verdict {
     #[must_use]
     pub fn at(self, verified_at_ms: i64) -> Verification {
         Verification { outcome: self.outcome, findings: self.findings, verified_at_ms }
+    }
+}
+
+impl From<Verification> for Verdict {
+    fn from(verification: Verification) -> Self {
+        Self { outcome: verification.outcome, findings: verification.findings }
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use adapter_api::Job;
 use api_types::sse::{EventName, StartedFrame};
 use api_types::{
-    AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, PlacementMode, PlacementRecord, Priority, TaskRequest,
-    TokenSource,
+    AdmissionResponse, ErrorEnvelope, ErrorKind, InputTokens, ModelId, PlacementMode, PlacementRecord, Priority,
+    TaskRequest, TokenSource,
 };
 use config_schema::PlacementOverride;
 use orchestrator_core::estimate::Prompt;
@@ -23,6 +23,7 @@ use crate::app::{App, stopping};
 use crate::history;
 use crate::journal;
 use crate::narrate;
+use crate::pools::Pool;
 use crate::task::{Caller, CancelReason, Ending, NewTask, Task};
 use crate::wire::{int, long};
 
@@ -95,6 +96,7 @@ impl App {
         }
         guard::check_request(&request)?;
         self.check_overrides(&request)?;
+        self.models.admissible(&request.model_ref, || self.serving(&request.model_ref))?;
         self.throttle().check(caller.identity, self.clock.now_ms())?;
         let input = self.measure(&request, &caller).await;
         guard::check_limits(&request, &ModelLimits::default(), input.tokens)?;
@@ -120,6 +122,13 @@ impl App {
         }
         let stored = self.db.task(request.task_id).await.map_err(|error| history::unreadable(&error))?;
         stored.map(|stored| journal::answer_again(&stored, request).map(Admitted::Earlier)).transpose()
+    }
+
+    /// Models of the pools that answer to a name.
+    fn serving(&self, name: &str) -> Vec<ModelId> {
+        let scheduler = self.scheduler();
+        let serves = |pool: &&Arc<Pool>| scheduler.pool(&pool.id).is_some_and(|view| view.snapshot.serves(name));
+        self.pools.iter().filter(serves).map(|pool| pool.model_id.clone()).collect()
     }
 
     /// ORCH-3961: what clients may say about placement is the operator's choice.
@@ -232,6 +241,7 @@ impl App {
         self.watch(&task, attended);
         self.pools.scheduled(&task.born().pool_id).first().series().enqueued(task.request().priority);
         narrate::admitted(&task);
+        self.tell_of(&task);
         self.dispatch();
         if let Some(receipt) = receipt {
             // Whether or not the client stays to hear of it.
@@ -301,7 +311,7 @@ impl App {
             engine: Some(born.request.engine),
             engine_version: replica.engine_version().map(|version| version.as_ref().to_owned()),
             sampler_profile_version: pool.sampler_profile_version.clone(),
-            model_digest: replica.model_digest(),
+            model_digest: self.model_digest(pool, replica),
             seed: Some(i64::from(born.seed)),
             pool_id: Some(born.pool_id.to_string()),
             replica_id: None,

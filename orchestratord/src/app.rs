@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapter_host::AdapterHost;
 use api_types::sse::{EventName, MetricsFrame, Phase};
-use api_types::{ErrorEnvelope, ErrorKind, MoveReason, PoolId, Priority, TaskId, TaskState};
+use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, MoveReason, PoolId, Priority, TaskId, TaskState};
 use auth_min::Identity;
 use config_schema::Config;
 use orchestrator_core::scheduler::{Action, Canceled, Outcome, Requeued};
@@ -16,8 +16,11 @@ use state_db::StateDb;
 
 use crate::alarms::{Alarm, Alarms};
 use crate::clock::Clock;
+use crate::feed::Feed;
+use crate::history;
 use crate::journal;
 use crate::metrics::Metrics;
+use crate::models::Models;
 use crate::narrate;
 use crate::pools::{Pools, rate_limit};
 use crate::runner;
@@ -51,6 +54,10 @@ pub struct App {
     pub metrics: Metrics,
     /// Journal and history.
     pub db: StateDb,
+    /// The catalog of models.
+    pub models: Models,
+    /// What watchers are told.
+    pub feed: Feed,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
     throttle: Mutex<Throttle>,
@@ -85,7 +92,7 @@ impl Throttle {
 
 impl App {
     /// The state at start: pools configured, none of them probed.
-    pub fn new(config: Config, db: StateDb, clock: Clock) -> Arc<Self> {
+    pub fn new(config: Config, db: StateDb, models: Models, clock: Clock) -> Arc<Self> {
         let metrics = Metrics::default();
         let pools = Pools::new(&config, &metrics);
         let scheduler = Scheduler::new(pools.specs());
@@ -106,6 +113,8 @@ impl App {
             alarms: Alarms::default(),
             metrics,
             db,
+            models,
+            feed: Feed::default(),
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
             throttle: Mutex::new(Throttle::new(&config)),
@@ -185,6 +194,7 @@ impl App {
                 let at_ms = self.clock.unix_ms(self.clock.now_ms());
                 task.moved_to(pool_id.clone(), MoveReason::WorkerLost, at_ms);
                 narrate::tried_again(task, &pool_id);
+                self.tell_of(task);
                 self.report_soon(task);
                 self.dispatch();
                 true
@@ -232,8 +242,14 @@ impl App {
         }
     }
 
+    /// A task has changed: watchers learn of it. Not for callers that hold the scheduler.
+    pub fn tell_of(&self, task: &Task) {
+        self.feed.tell(FeedEvent::Task, || history::summary(self, task));
+    }
+
     fn publish(&self, task: &Task, ending: &Ending, ended: &EndedTask) {
         task.publish(ending, ended, self.config.stream.narration);
+        self.tell_of(task);
         self.tasks.finished(task, self.clock.now_ms(), self.config.stream.retain_ms);
     }
 
@@ -289,6 +305,7 @@ impl App {
             phase: Some(if pool.is_loading() { Phase::Loading } else { Phase::Queued }),
             queue_position: Some(int(outlook.queue_position)),
             predicted_start_ms: Some(long(outlook.predicted_start_ms)),
+            progress: self.models.job(&pool.model_id).filter(|job| job.is_under_way()).and_then(|job| job.share()),
             ..MetricsFrame::default()
         };
         if !task.transcript().write().passing(EventName::Metrics, &frame) {
@@ -352,6 +369,7 @@ impl App {
                         let reason = if misfit { MoveReason::Misfit } else { MoveReason::Closed };
                         narrate::moved(&task, &to, reason);
                         task.moved_to(to, reason, self.clock.unix_ms(self.clock.now_ms()));
+                        self.tell_of(&task);
                     }
                 }
                 Action::Rejected { task, refusal } => {

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::http::{self, Gate};
+use crate::models::{self, Models};
 use crate::narrate;
 use crate::pools;
 use crate::unsupported;
@@ -57,7 +58,8 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     };
     let clock = Clock::start();
     let opened = open_state(&loaded.config, &clock)?;
-    let app = App::new(loaded.config, opened.db, clock);
+    let models = Models::open(&loaded.config)?;
+    let app = App::new(loaded.config, opened.db, models, clock);
     let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
     let server = Arc::new(http::Server::new(gate, &app.config.server, tls));
     let stops = Stops::default();
@@ -75,6 +77,7 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
         std::fs::write(&path, format!("{addr}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, server, listener, stops));
+    app.models.close();
     app.db.close();
     ended?;
     for worker in workers {
@@ -193,6 +196,7 @@ async fn serve(
     tokio::select! {
         () = alarms(&app) => {}
         () = housekeeping(&app) => {}
+        () = models::retirements(&app) => {}
         ended = reloads(&server) => ended?,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -206,6 +210,7 @@ async fn serve(
     if cut > 0 {
         narrate::cut(cut);
     }
+    app.feed.close();
     // The last frames are in the transcripts; what is left is to send them.
     stops.connections.close();
     let _ = tokio::time::timeout(FLUSH, stops.connections.wait()).await;

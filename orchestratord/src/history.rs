@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use api_types::{ErrorEnvelope, ErrorKind, TaskId, TaskList, TaskQuery, TaskState, TaskSummary};
 use state_db::ReadError;
@@ -71,7 +70,8 @@ pub async fn list(app: &App, query: TaskQuery) -> Result<TaskList, ErrorEnvelope
     Ok(TaskList { tasks, next_cursor })
 }
 
-fn summary(app: &App, task: &Arc<Task>) -> TaskSummary {
+/// One task of those in memory.
+pub fn summary(app: &App, task: &Task) -> TaskSummary {
     let position = (task.state() == TaskState::Queued).then(|| app.scheduler().queue_position(task.id())).flatten();
     task.view(&app.clock, position)
 }

@@ -1,6 +1,8 @@
 //! The HTTP surface: thin handlers that translate between requests and the application.
 
 mod body;
+mod catalog;
+mod events;
 mod gate;
 mod meta;
 mod pools;

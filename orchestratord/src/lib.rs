@@ -7,12 +7,15 @@
 pub mod admission;
 pub mod alarms;
 pub mod app;
+pub mod backup;
 pub mod clock;
 pub mod daemon;
+pub mod feed;
 pub mod history;
 pub mod http;
 pub mod journal;
 pub mod metrics;
+pub mod models;
 pub mod narrate;
 pub mod pools;
 pub mod runner;

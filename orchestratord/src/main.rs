@@ -1,28 +1,28 @@
 //! `orchestratord`: parse flags, load the configuration, run until told to stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use api_types::API_VERSION;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use config_schema::{Config, ConfigError, Loaded, LogFormat, Overrides, ProcessEnvironment, Sources};
 use narration_core::{Format, LogConfig};
-use orchestratord::daemon;
+use orchestratord::{backup, daemon};
 
 /// The orchestrator daemon: one front door for the LLM engines of a GPU workstation.
 #[derive(Parser)]
 #[command(name = "orchestratord", version = VERSION.as_str(), after_help = HELP)]
 struct Flags {
     /// Configuration file, TOML or YAML. Default: $LLAMA_ORCH_CONFIG, ./llama-orch.toml, ~/.config/llama-orch/config.toml
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     bind: Option<SocketAddr>,
     /// Directory for catalog, artifacts, journal and run files
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// How log lines look: auto, json or pretty
     #[arg(long, value_name = "FORMAT", value_parser = log_format)]
@@ -33,6 +33,18 @@ struct Flags {
     /// Check the configuration, say what would be used, and exit
     #[arg(long)]
     check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Copy the data directory, also while the daemon runs: journal, history, catalog and artifacts. Models are not copied.
+    /// To restore, start with --data-dir on the copy, or put it where the data directory was
+    Backup {
+        /// Where to; a directory that does not exist, or is empty
+        target: PathBuf,
+    },
 }
 
 static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} (API {API_VERSION})", env!("CARGO_PKG_VERSION")));
@@ -50,9 +62,10 @@ Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong flags or co
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
     let port_file = flags.port_file.clone();
     let check_only = flags.check_config;
+    let command = flags.command.take();
     let loaded = match load(flags) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -60,6 +73,9 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    if let Some(Command::Backup { target }) = command {
+        return backup(&loaded, &target);
+    }
     if check_only {
         if let Err(error) = daemon::check(&loaded) {
             eprintln!("orchestratord: {error:#}");
@@ -74,6 +90,19 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     run(loaded, port_file)
+}
+
+fn backup(loaded: &Loaded, target: &Path) -> ExitCode {
+    match backup::run(&loaded.config, target) {
+        Ok(copied) => {
+            println!("{}: {} files, {} bytes", target.display(), copied.files, copied.bytes);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("orchestratord: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn load(flags: Flags) -> Result<Loaded, ConfigError> {

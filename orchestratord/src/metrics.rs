@@ -3,12 +3,13 @@
 //! Series of a pool are looked up once, when its engine's version is first known, and then cost an atomic addition each.
 //! Gauges are set when somebody scrapes. A value that cannot be measured has no series.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adapter_host::{BreakerState, CallReport};
 use api_types::sse::EventName;
-use api_types::{Engine, ErrorEnvelope, PolicyLabel, Priority};
+use api_types::{Engine, ErrorEnvelope, ModelLifecycle, PolicyLabel, Priority, VerificationOutcome};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,7 +46,12 @@ pub const NAMES: &[&str] = &[
     "adapter_retries_total",
     "adapter_breaker_trips_total",
     "adapter_breaker_state",
+    "catalog_verifications_total",
+    "model_state",
 ];
+
+/// Models that have a series at most, by the metrics contract.
+const MOST_MODELS: usize = 1024;
 
 type Text = Arc<str>;
 
@@ -119,6 +125,19 @@ struct ReplicaOnly {
     replica_id: Text,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Verified {
+    result: &'static str,
+    reason: &'static str,
+    engine: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelInState {
+    model_id: Text,
+    state: &'static str,
+}
+
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All series of the daemon.
@@ -144,6 +163,10 @@ pub struct Metrics {
     retries: Family<ReplicaOnly, Counter>,
     trips: Family<ReplicaOnly, Counter>,
     breaker: Family<ReplicaOnly, Gauge>,
+    verifications: Family<Verified, Counter>,
+    model_state: Family<ModelInState, Gauge>,
+    /// Models that have a series.
+    models: Mutex<HashSet<Text>>,
 }
 
 /// The series of one pool under one engine version, looked up once.
@@ -201,6 +224,9 @@ impl Metrics {
             retries: Family::default(),
             trips: Family::default(),
             breaker: Family::default(),
+            verifications: Family::default(),
+            model_state: Family::default(),
+            models: Mutex::default(),
         }
     }
 
@@ -320,6 +346,37 @@ impl Metrics {
         });
     }
 
+    /// A model was verified.
+    pub fn verified(&self, engine: Engine, outcome: VerificationOutcome) {
+        let reason = match outcome {
+            VerificationOutcome::Pass => "proven",
+            VerificationOutcome::Warn => "unproven",
+            VerificationOutcome::Fail => "contradicted",
+        };
+        let labels = Verified { result: outcome.as_str(), reason, engine: engine.as_str() };
+        self.verifications.get_or_create(&labels).inc();
+    }
+
+    /// A model's state; `None` when it is forgotten.
+    pub fn model_state(&self, model: &str, state: Option<ModelLifecycle>) {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let model_id: Text = model.into();
+        if state.is_none() {
+            models.remove(&model_id);
+        } else if models.len() < MOST_MODELS {
+            models.insert(Arc::clone(&model_id));
+        }
+        let is_counted = models.contains(&model_id);
+        for one in ModelLifecycle::ALL {
+            let labels = ModelInState { model_id: Arc::clone(&model_id), state: one.as_str() };
+            if is_counted {
+                self.model_state.get_or_create(&labels).set(i64::from(state == Some(*one)));
+            } else {
+                self.model_state.remove(&labels);
+            }
+        }
+    }
+
     /// Prometheus text.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -351,6 +408,8 @@ impl Metrics {
         registry.register("adapter_retries", "Submissions repeated before the first token", self.retries.clone());
         registry.register("adapter_breaker_trips", "Times a breaker opened", self.trips.clone());
         registry.register("adapter_breaker_state", "0 closed, 1 half-open, 2 open", self.breaker.clone());
+        registry.register("catalog_verifications", "Verifications of models", self.verifications.clone());
+        registry.register("model_state", "1 for the state a model is in", self.model_state.clone());
     }
 }
 

@@ -5,7 +5,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use api_types::{Engine, ErrorEnvelope, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest};
+use api_types::{
+    Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest,
+    Verification, VerificationOutcome,
+};
+use catalog_core::{CatalogError, Digest};
+use model_provisioner::Provisioned;
 use narration_core::{Actor, Narration, narrate};
 use orchestrator_core::Refusal;
 use orchestrator_core::policy::DecisionLog;
@@ -15,6 +20,17 @@ use tracing::{Level, debug, info};
 use crate::pools::{Pool, Replica};
 use crate::task::{Caller, EndedTask, Ending, Task};
 use crate::wire::{int, long};
+
+/// An error and what caused it, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
 
 /// A task was admitted (OC-CTRL-2050.2) and placed (LO-OBS-01).
 pub fn admitted(task: &Task) {
@@ -301,6 +317,97 @@ pub fn runner_failed(task: &Task) {
             ..Narration::new(Actor::Orchestratord, "runner_failed", human)
         },
     );
+}
+
+/// A model was registered.
+pub fn model_registered(id: &ModelId) {
+    about_model(Level::INFO, id, "register", format_args!("registers the model {id}"));
+}
+
+/// A model is not known any more.
+pub fn model_forgotten(id: &ModelId) {
+    about_model(Level::INFO, id, "forget", format_args!("forgets the model {id} and has removed its files"));
+}
+
+/// A model is not known any more, and its files are still there.
+pub fn model_files_left(id: &ModelId, error: &CatalogError) {
+    about_model(
+        Level::WARN,
+        id,
+        "forget",
+        format_args!("could not remove files of the model {id}: {}", with_causes(error)),
+    );
+}
+
+/// A model was retired or taken back.
+pub fn model_state(id: &ModelId, state: ModelLifecycle, deadline_ms: Option<i64>) {
+    match (state, deadline_ms) {
+        (ModelLifecycle::Active, _) => {
+            about_model(Level::INFO, id, "activate", format_args!("takes tasks for the model {id} again"));
+        }
+        (ModelLifecycle::Retired, None) => {
+            let human = format_args!("retires the model {id}; what was admitted runs on");
+            about_model(Level::INFO, id, "retire", human);
+        }
+        (ModelLifecycle::Retired, Some(deadline_ms)) => {
+            let human = format_args!("retires the model {id}; what was admitted has {deadline_ms} ms");
+            about_model(Level::INFO, id, "retire", human);
+        }
+    }
+}
+
+/// The deadline of a retirement has passed.
+pub fn retired(id: &ModelId, tasks: usize) {
+    let human = format_args!("ends {tasks} tasks of the retired model {id}, whose time is up");
+    about_model(Level::INFO, id, "retire", human);
+}
+
+/// A model is being fetched.
+pub fn pull_started(id: &ModelId) {
+    about_model(Level::INFO, id, "pull", format_args!("fetches the model {id}"));
+}
+
+/// A model was fetched, or was here (LO-MOD-02).
+pub fn pulled(id: &ModelId, provisioned: &Provisioned) {
+    let (bytes, took_ms) = (provisioned.transferred_bytes, provisioned.took.as_millis());
+    let human = format_args!("has the model {id}: {bytes} bytes came in {took_ms} ms");
+    narrate(
+        Level::INFO,
+        &Narration {
+            target: Some(id),
+            model_id: Some(id.as_str()),
+            model_digest: provisioned.digest.as_ref().map(Digest::as_str),
+            duration_ms: Some(long(took_ms)),
+            ..Narration::new(Actor::ModelProvisioner, "pull", human)
+        },
+    );
+}
+
+/// A model was verified.
+pub fn model_verified(id: &ModelId, verification: &Verification, digest: Option<&Digest>) {
+    let level = if verification.outcome == VerificationOutcome::Pass { Level::INFO } else { Level::WARN };
+    let findings = verification.findings.join("; ");
+    let human = format_args!("has verified the model {id}: {}. {findings}", verification.outcome);
+    narrate(
+        level,
+        &Narration {
+            target: Some(id),
+            model_id: Some(id.as_str()),
+            model_digest: digest.map(Digest::as_str),
+            ..Narration::new(Actor::Catalog, "verify", human)
+        },
+    );
+}
+
+/// Work on a model has failed.
+pub fn model_job_failed(job: &ModelJob, error: &ErrorEnvelope) {
+    let id = ModelId::from(job.model_id.as_str());
+    about_model(Level::WARN, &id, job.kind.as_str(), format_args!("could not {} {id}: {}", job.kind, error.message));
+}
+
+fn about_model(level: Level, id: &ModelId, action: &'static str, human: fmt::Arguments<'_>) {
+    let narration = Narration::new(Actor::Catalog, action, human);
+    narrate(level, &Narration { target: Some(id), model_id: Some(id.as_str()), ..narration });
 }
 
 /// A task with no engine in sight.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adapter_api::retry::RetryPolicy;
 use adapter_api::{WorkerAdapter, WorkerProps};
 use adapter_host::{BreakerPolicy, BreakerState, CallPolicy, CallReport};
-use api_types::{DeterminismLevel, Engine, PoolHealth, PoolId, PoolStatus, Priority, ReplicaId, Workload};
+use api_types::{DeterminismLevel, Engine, ModelId, PoolHealth, PoolId, PoolStatus, Priority, ReplicaId, Workload};
 use config_schema::{BearerToken, Config, EngineSource, EngineUrl, Pool as PoolConfig, PriorityLimits};
 use http_util::Secret;
 use llamacpp_http::{LlamaCpp, LlamaCppConfig};
@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::metrics::{Metrics, PoolSeries};
+use crate::models::{Barred, model_id};
 use crate::narrate;
 use crate::wire::int;
 
@@ -40,6 +41,8 @@ pub struct Pool {
     pub id: PoolId,
     /// Its section of the configuration.
     pub config: PoolConfig,
+    /// What the catalog calls its model.
+    pub model_id: ModelId,
     /// The sampler profile in force.
     pub sampler_profile_version: Option<String>,
     /// Its engines, in configuration order; there is at least one.
@@ -139,6 +142,12 @@ impl Replica {
         self.known().ready
     }
 
+    /// What watchers are told of when it changes.
+    fn outside(&self) -> (bool, bool, Option<String>) {
+        let known = self.known();
+        (known.live, known.ready, known.last_error.clone())
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,6 +162,7 @@ impl Pool {
         Self {
             id: config.id.clone(),
             config: config.clone(),
+            model_id: model_id(&config.model),
             sampler_profile_version: config.sampler_profile_version.clone(),
             replicas: (0..engines).map(|number| Arc::new(Replica::new(number, &config.id, metrics))).collect(),
         }
@@ -223,6 +233,11 @@ impl Pool {
         self.replicas.iter().any(|replica| replica.is_ready())
     }
 
+    /// Whether a task submitted now would be taken: an engine is ready, and its model may be used.
+    pub fn takes_tasks(&self, app: &App) -> bool {
+        self.is_ready() && app.models.standing(&self.model_id).barred.is_none()
+    }
+
     /// Whether its engine is up and still loads its model.
     pub fn is_loading(&self) -> bool {
         !self.is_ready() && self.replicas.iter().any(|replica| replica.known().live)
@@ -261,6 +276,7 @@ impl Pool {
 
     /// Its health for the outside.
     pub fn health(&self, app: &App) -> PoolHealth {
+        let barred = app.models.standing(&self.model_id).barred;
         let scheduler = app.scheduler();
         let view = scheduler.pool(&self.id).expect("the scheduler knows every configured pool");
         let mut metrics = std::collections::BTreeMap::from([
@@ -288,10 +304,12 @@ impl Pool {
         }
         PoolHealth {
             live: self.replicas.iter().any(|replica| replica.known().live),
-            ready: self.is_ready(),
-            draining: view.snapshot.draining,
+            ready: self.is_ready() && barred.is_none(),
+            draining: view.snapshot.draining || matches!(barred, Some(Barred::Retired { .. })),
             metrics,
-            last_error: self.last_error(app, &scheduler),
+            last_error: barred
+                .map(|why| why.refusal(&self.model_id).message)
+                .or_else(|| self.last_error(app, &scheduler)),
             engine_version: self.first().engine_version().as_deref().map(str::to_owned),
             device_mask: view.snapshot.device_mask.clone(),
         }

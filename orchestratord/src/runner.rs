@@ -35,6 +35,7 @@ pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: &Dispatch) {
     let now_ms = app.clock.now_ms();
     if task.dispatched(dispatch, replica.engine_version(), now_ms, app.clock.unix_ms(now_ms)) {
         Run { app, task, pool: &pool, replica: &replica }.announce(now_ms);
+        app.tell_of(task);
         task.home().spawn(run(lease, pool, replica));
     }
 }
@@ -232,6 +233,7 @@ impl Run<'_> {
         if writer.tokens() == 0 {
             self.task.first_token(self.app.clock.now_ms());
             pass.just_streamed = true;
+            self.app.tell_of(self.task);
         }
     }
 

@@ -17,6 +17,7 @@ mod file;
 mod query;
 mod queue;
 mod reader;
+mod snapshot;
 mod store;
 mod task;
 mod writer;
@@ -26,5 +27,6 @@ mod tests;
 
 pub use db::{Opened, Retention, StateDb};
 pub use error::{OpenError, ReadError, WriteError};
+pub use snapshot::{SnapshotError, snapshot};
 pub use task::{AcceptedTask, EndedTask, StoredTask, TaskQuery};
 pub use writer::Receipt;

@@ -68,10 +68,25 @@ impl Default for Catalog {
     }
 }
 
+impl Catalog {
+    /// The stricter of `trust` and `trust_policy.mode`.
+    #[must_use]
+    pub fn trust_mode(&self) -> TrustMode {
+        if [Some(self.trust), self.trust_policy.mode].contains(&Some(TrustMode::Strict)) {
+            TrustMode::Strict
+        } else {
+            TrustMode::Permissive
+        }
+    }
+}
+
 /// `[catalog.trust_policy]`: what trust asks for besides digests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrustPolicy {
+    /// The same as `catalog.trust`; the stricter of the two wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<TrustMode>,
     /// Registries that artifacts may come from; empty is any.
     pub allowed_registries: Vec<String>,
     /// PEM files with the roots that signatures are checked against.

@@ -35,6 +35,8 @@ actors! {
     Adapter = "adapter",
     /// Builds and pulls engines.
     EngineProvisioner = "engine-provisioner",
+    /// The catalog of models.
+    Catalog = "catalog",
     /// Fetches models.
     ModelProvisioner = "model-provisioner",
     /// Containers.

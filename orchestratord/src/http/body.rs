@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use api_types::strict::{StrictError, from_json};
 use api_types::{ErrorEnvelope, ErrorKind};
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, EXPECT, HeaderName};
 use bytes::{Bytes, BytesMut};
@@ -28,6 +30,33 @@ pub(super) async fn json<T: DeserializeOwned>(
     let reading = read(body, headers, settings.max_body_bytes.get());
     let bytes = tokio::time::timeout(settings.body_timeout(), reading).await.map_err(|_| too_slow(settings))??;
     from_json(&bytes).map_err(|error| unfit(&error))
+}
+
+/// Reads a JSON body strictly; none at all is the type's default.
+///
+/// # Errors
+/// As [`json`].
+pub(super) async fn optional_json<T: DeserializeOwned + Default>(
+    body: Body,
+    headers: &HeaderMap,
+    settings: &Settings,
+) -> Result<T, ErrorEnvelope> {
+    if body.is_end_stream() { Ok(T::default()) } else { json(body, headers, settings).await }
+}
+
+/// A query as axum has read it.
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+
+/// The query, if it is one.
+///
+/// # Errors
+/// `INVALID_PARAMS` naming what does not fit.
+pub(super) fn query<T>(asked: Asked<T>) -> Result<T, ErrorEnvelope> {
+    let unfit = |rejection: QueryRejection| {
+        let message = format!("{}; GET /v1/openapi.json lists the query's parameters", rejection.body_text());
+        ErrorEnvelope::new(ErrorKind::InvalidParams, message)
+    };
+    asked.map(|Query(query)| query).map_err(unfit)
 }
 
 async fn read(mut body: Body, headers: &HeaderMap, limit: usize) -> Result<BytesMut, ErrorEnvelope> {

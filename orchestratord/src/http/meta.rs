@@ -21,7 +21,7 @@ pub(super) async fn healthz() -> &'static str {
 /// `GET /readyz`: tasks are taken.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     let total = app.pools.iter().count();
-    let ready = app.pools.iter().filter(|pool| pool.is_ready()).count();
+    let ready = app.pools.iter().filter(|pool| pool.takes_tasks(&app)).count();
     let reason = match (app.is_stopping(), ready, total) {
         (true, ..) => Some(stopping()),
         (false, 0, 0) => Some(ErrorEnvelope::new(
@@ -42,9 +42,10 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
 /// `GET /metrics`: Prometheus text.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     for pool in app.pools.iter() {
+        let ready = pool.takes_tasks(&app);
         let scheduler = app.scheduler();
         let leases = scheduler.active_leases(&pool.id);
-        pool.first().series().gauges(pool.is_ready(), leases, |priority| scheduler.queue_depth(&pool.id, priority));
+        pool.first().series().gauges(ready, leases, |priority| scheduler.queue_depth(&pool.id, priority));
     }
     for pool in app.pools.iter() {
         for replica in pool.replicas() {

@@ -49,7 +49,7 @@ fn capability(app: &App, pool: &Pool) -> EngineCapability {
         supported_workloads: pool.workloads(),
         pool_id: Some(pool.id.to_string()),
         model_ref: Some(pool.config.model.clone()),
-        ready: takes_work(snapshot, app.clock.now_ms()),
+        ready: takes_work(snapshot, app.clock.now_ms()) && pool.takes_tasks(app),
         slots_total: Some(snapshot.slots_total),
         tokenizer_name: props.and_then(|props| props.tokenizer),
         rate_limits: rate_limits(app, pool),

@@ -45,6 +45,11 @@ pub(super) fn failure(code: ErrorKind, message: impl Into<String>) -> Response {
     error(ErrorEnvelope::new(code, message))
 }
 
+/// A response, or the refusal as one.
+pub(super) fn result(result: Result<Response, ErrorEnvelope>) -> Response {
+    result.unwrap_or_else(error)
+}
+
 /// 401.
 pub(super) fn denied(denied: Denied) -> Response {
     let mut response = auth(Denied::STATUS, denied.code(), denied.to_string(), denied.hint());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{meta, pools, respond, sessions, tasks};
+use super::{catalog, events, meta, pools, respond, sessions, tasks};
 use crate::app::App;
 
 /// Every route with the methods it takes, for the `Allow` header and for the test that holds it against the contract.
@@ -18,6 +18,15 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/capabilities", "GET"),
     ("/v1/pools", "GET"),
     ("/v1/pools/{id}/health", "GET"),
+    ("/v1/catalog/models", "GET, POST"),
+    ("/v1/catalog/models/{id}", "GET, DELETE"),
+    ("/v1/catalog/models/{id}/verify", "POST"),
+    ("/v1/catalog/models/{id}/state", "POST"),
+    ("/v1/catalog/models/{id}/pull", "POST"),
+    ("/v1/catalog/models/{id}/job", "GET, DELETE"),
+    ("/v1/catalog/fit", "GET"),
+    ("/v1/catalog/gc", "POST"),
+    ("/v1/events", "GET"),
     ("/v1/openapi.json", "GET"),
     ("/metrics", "GET"),
     ("/healthz", "GET"),
@@ -43,6 +52,15 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/capabilities" => get(pools::capabilities),
         "/v1/pools" => get(pools::list),
         "/v1/pools/{id}/health" => get(pools::health),
+        "/v1/catalog/models" => get(catalog::list).post(catalog::create),
+        "/v1/catalog/models/{id}" => get(catalog::get).delete(catalog::delete),
+        "/v1/catalog/models/{id}/verify" => post(catalog::verify),
+        "/v1/catalog/models/{id}/state" => post(catalog::set_state),
+        "/v1/catalog/models/{id}/pull" => post(catalog::pull),
+        "/v1/catalog/models/{id}/job" => get(catalog::job).delete(catalog::cancel_job),
+        "/v1/catalog/fit" => get(catalog::fit),
+        "/v1/catalog/gc" => post(catalog::collect),
+        "/v1/events" => get(events::watch),
         "/v1/openapi.json" => get(meta::openapi),
         "/metrics" => get(meta::metrics),
         "/healthz" => get(meta::healthz),

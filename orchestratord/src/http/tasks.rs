@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api_types::{AdmissionResponse, ErrorEnvelope, ErrorKind, TaskId, TaskQuery, TaskRequest};
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -46,21 +46,12 @@ fn accepted(admission: &AdmissionResponse) -> Response {
 }
 
 /// `GET /v1/tasks`: the newest first.
-pub(super) async fn list(
-    State(app): State<Arc<App>>,
-    query: Result<Query<TaskQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let listed = match query {
-        Ok(Query(query)) => history::list(&app, query).await,
-        Err(rejection) => Err(ErrorEnvelope::new(
-            ErrorKind::InvalidParams,
-            format!("{}; GET /v1/openapi.json lists the query's parameters", rejection.body_text()),
-        )),
+pub(super) async fn list(State(app): State<Arc<App>>, query: body::Asked<TaskQuery>) -> Response {
+    let listed = match body::query(query) {
+        Ok(query) => history::list(&app, query).await,
+        Err(refusal) => Err(refusal),
     };
-    match listed {
-        Ok(list) => Json(list).into_response(),
-        Err(refusal) => respond::error(refusal),
-    }
+    respond::result(listed.map(|list| Json(list).into_response()))
 }
 
 /// `GET /v1/tasks/{id}`.

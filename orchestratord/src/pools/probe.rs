@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use adapter_api::{WorkerError, WorkerHealth, WorkerProps};
 use adapter_host::BreakerState;
+use api_types::FeedEvent;
 use orchestrator_core::scheduler::ReplicaFacts;
 use tokio_util::sync::CancellationToken;
 
@@ -86,9 +87,13 @@ fn look_again(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
 }
 
 fn take_in(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, health: WorkerHealth, error: Option<String>) {
+    let before = replica.outside();
     let facts = pool.learn(app, replica, health, error);
     let actions = app.scheduler().update_replica(&pool.id, &replica.id, &facts, app.clock.now_ms());
     app.carry_out(actions);
+    if replica.outside() != before {
+        app.feed.tell(FeedEvent::Pool, || pool.status(app));
+    }
 }
 
 const DOWN: WorkerHealth = WorkerHealth { live: false, ready: false };

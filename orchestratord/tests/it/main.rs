@@ -3,11 +3,14 @@
 mod admission;
 mod allocations;
 mod auth;
+mod backup;
 mod breaker;
 mod budgets;
 mod cancel;
+mod catalog;
 mod contract;
 mod deadline;
+mod events;
 mod faults;
 mod harness;
 mod history;

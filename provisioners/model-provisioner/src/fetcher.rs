@@ -103,6 +103,14 @@ impl Fetcher {
         Self { web, sources, settings, records, local, flights: Arc::default() }
     }
 
+    /// Whether the outbound policy lets anything be asked for on behalf of a model; `pinned` says that its digest is known.
+    ///
+    /// # Errors
+    /// [`FetchError::Denied`] with the key to change; [`FetchError::Unsupported`] for a reference that is not fetched.
+    pub fn permits(&self, model: &ModelRef, configured: bool, pinned: bool) -> Result<(), FetchError> {
+        self.gate(model, configured, pinned).map(drop)
+    }
+
     /// The gate for a model, and its source.
     pub(crate) fn gate(
         &self,

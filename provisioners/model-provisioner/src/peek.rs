@@ -67,6 +67,29 @@ impl Fetcher {
     }
 }
 
+/// A small file that stands beside the weights.
+const SMALL: usize = 1 << 20;
+
+impl Fetcher {
+    /// Reads a small file of a model without fetching the model; `None` when it has none of that name. Nothing is written.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn read_small(
+        &self,
+        model: &ModelRef,
+        context: &FetchContext,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>, FetchError> {
+        let (gate, source) = self.gate(model, context.configured, false)?;
+        let listing = self.list(source, model, &gate).await?;
+        let Some(file) = listing.files.iter().find(|file| file.name == name) else { return Ok(None) };
+        let mut read = Vec::new();
+        Beginning { model, source, gate: &gate, file }.extend(&mut read, SMALL).await?;
+        Ok(Some(read))
+    }
+}
+
 /// The files with weights; all files of a model that is one file, whatever its name.
 fn weights(listing: &Listing) -> Vec<&RemoteFile> {
     let with_end = |end: &str| listing.files.iter().filter(|file| file.name.ends_with(end)).collect::<Vec<_>>();
