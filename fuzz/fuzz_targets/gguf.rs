@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let whole = read(bytes, bytes.len().max(1));
     assert_eq!(format!("{:?}", pieces.as_ref()), format!("{:?}", Some(&whole)));
     let Ok(Some(header)) = whole else { return };
-    if let Ok(ModelInfo { shape: Some(shape), .. }) = ModelInfo::of_gguf(&[header.clone(), header]) {
+    if let Ok(ModelInfo { shape: Some(shape), .. }) = ModelInfo::of_gguf(&[header.clone(), header], Some(1 << 40)) {
         let total = fit::need(&shape, 8192, 4).total();
         assert!(fit::ctx_max(&shape, 4, total).is_none_or(|ctx| fit::need(&shape, ctx, 4).total() <= total));
         let _ = fit::need(&shape, u32::MAX, u32::MAX);

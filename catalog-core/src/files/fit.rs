@@ -59,7 +59,7 @@ fn compute(shape: &ModelShape, cells: u64, window_cells: u64, slots: u64) -> u64
     let stream = 5 * shape.embedding + 15;
     let kv = shape.layers.iter().map(|layer| layer.kv).max().unwrap_or(0);
     let feed_forward = 3 * shape.feed_forward;
-    let attention = 3 * shape.queries + kv;
+    let attention = 2 * shape.queries + kv;
     let inside = BATCH * FLOAT * (stream + feed_forward.max(attention));
     let output = (BATCH * FLOAT * stream).saturating_add(slots.saturating_mul(shape.vocabulary * FLOAT));
     let windowed = shape.layers.iter().any(|layer| layer.windowed);

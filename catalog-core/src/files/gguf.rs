@@ -5,7 +5,7 @@
 //! is counted and passed over. A length that a file claims is never allocated for: memory is at most the piece last fed plus
 //! [`MAX_KEPT`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::{HeaderError, Progress};
 
@@ -37,7 +37,7 @@ pub struct Header {
     /// Version of the format.
     pub version: u32,
     /// Metadata by key.
-    pub values: HashMap<String, Value>,
+    pub values: BTreeMap<String, Value>,
     /// Number of tensors.
     pub tensors: u64,
     /// Bytes of all tensors; `None` when one is of a type that is not known here.

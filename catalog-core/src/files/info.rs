@@ -69,13 +69,14 @@ fn signed(number: u64) -> i64 {
 
 impl ModelInfo {
     /// What the headers of a model's GGUF files say: its one file, or all parts of a split one, the first of them first.
+    /// `files_bytes`, the length of all files, stands in for the weights where a tensor's type is not known.
     ///
     /// # Errors
     /// [`HeaderError`]: no parts, or sizes beyond any real model.
-    pub fn of_gguf(parts: &[gguf::Header]) -> Result<Self, HeaderError> {
+    pub fn of_gguf(parts: &[gguf::Header], files_bytes: Option<u64>) -> Result<Self, HeaderError> {
         let first = parts.first().ok_or(HeaderError::Malformed("there is no file"))?;
         let sum = |of: fn(&gguf::Header) -> u64| parts.iter().fold(0_u64, |sum, part| sum.saturating_add(of(part)));
-        let bytes = parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.tensor_bytes?));
+        let bytes = parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.tensor_bytes?)).or(files_bytes);
         let shape = bytes.map(|bytes| gguf_shape(first, parts, bytes)).transpose()?.flatten();
         let model = Gguf::of(first);
         let facts = ModelFacts {

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::safetensors::{Config, MAX_CONFIG};
-use super::{Header, HeaderError, HeaderReader, ModelInfo, Progress, gguf, safetensors};
+use super::{Header, HeaderError, HeaderReader, ModelInfo, Progress, safetensors};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
@@ -65,21 +65,26 @@ pub fn read_local(path: &Path) -> Result<ModelInfo, FilesError> {
     let files = if path.is_dir() { model_files(path)? } else { vec![path.to_owned()] };
     let first = &files[0];
     let at = |source| FilesError::Header { path: first.clone(), source };
-    match read_header(first)? {
+    let (header, mut bytes) = read_header(first)?;
+    match header {
         Header::Gguf(header) => {
             let mut parts = vec![*header];
-            let others = split_parts(first).into_iter().filter(|part| part != first);
-            for part in others {
-                parts.push(gguf_part(&part)?);
+            for part in split_parts(first).into_iter().filter(|part| part != first) {
+                let (Header::Gguf(header), length) = read_header(&part)? else { return Err(wrong(&part, "GGUF")) };
+                bytes = bytes.saturating_add(length);
+                parts.push(*header);
             }
             // The first part is the one with the metadata.
             parts.sort_by_key(|part| part.uint("split.no").unwrap_or(0));
-            ModelInfo::of_gguf(&parts).map_err(at)
+            ModelInfo::of_gguf(&parts, Some(bytes)).map_err(at)
         }
         Header::Safetensors(header) => {
             let mut parts = vec![header];
             for part in &files[1..] {
-                parts.push(safetensors_part(part)?);
+                let (Header::Safetensors(header), _) = read_header(part)? else {
+                    return Err(wrong(part, "safetensors"));
+                };
+                parts.push(header);
             }
             let folder = first.parent().unwrap_or(Path::new("."));
             beside_safetensors(folder, &parts).map_err(|(path, source)| FilesError::Header { path, source })
@@ -97,25 +102,12 @@ fn beside_safetensors(folder: &Path, parts: &[safetensors::Header]) -> Result<Mo
     ModelInfo::of_safetensors(parts, config.as_ref(), None, template).map_err(at)
 }
 
-fn gguf_part(path: &Path) -> Result<gguf::Header, FilesError> {
-    match read_header(path)? {
-        Header::Gguf(header) => Ok(*header),
-        Header::Safetensors(_) => Err(wrong(path, "GGUF")),
-    }
-}
-
-fn safetensors_part(path: &Path) -> Result<safetensors::Header, FilesError> {
-    match read_header(path)? {
-        Header::Safetensors(header) => Ok(header),
-        Header::Gguf(_) => Err(wrong(path, "safetensors")),
-    }
-}
-
 fn wrong(path: &Path, kind: &'static str) -> FilesError {
     FilesError::Header { path: path.to_owned(), source: HeaderError::NotThis(kind) }
 }
 
-fn read_header(path: &Path) -> Result<Header, FilesError> {
+/// A file's header, and the file's length.
+fn read_header(path: &Path) -> Result<(Header, u64), FilesError> {
     let io = |source| FilesError::Io { path: path.to_owned(), source };
     let bad = |source| FilesError::Header { path: path.to_owned(), source };
     let mut file = match File::open(path) {
@@ -141,7 +133,7 @@ fn read_header(path: &Path) -> Result<Header, FilesError> {
     if found < wanted {
         return Err(FilesError::Incomplete { path: path.to_owned(), found_bytes: found, wanted_bytes: wanted });
     }
-    Ok(header)
+    Ok((header, found))
 }
 
 /// A small file's content; `None` when it is not there, cannot be read, or is longer than anybody would read.
