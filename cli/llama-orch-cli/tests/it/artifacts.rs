@@ -39,7 +39,7 @@ async fn lists_and_their_filters() {
     }
 }
 
-/// The document comes as it is, to stdout or to a file that is there when all of it is.
+/// OC-CLI-2301: the document comes as it is, to stdout or to a file that is there when all of it is.
 #[tokio::test]
 async fn a_document_byte_for_byte() {
     let document = "{\"content\":{\"text\":\"é\"},\"kind\":\"plan\"}";
@@ -91,7 +91,7 @@ async fn an_artifact_in_full() {
     assert_eq!(serde_json::from_str::<Value>(&json.out).expect("JSON"), record);
 }
 
-/// A document is a JSON object, from a file or from stdin.
+/// OC-CLI-2301: a document is a JSON object, from a file or from stdin.
 #[tokio::test]
 async fn a_document_is_kept() {
     let server = TestServer::start(|_| Reply::json(201, reference("plan", &[]))).await;

@@ -87,7 +87,7 @@ file:/a                retired  pull 25 %  -        Q4_K_M  -         sha256:9f8
     assert_eq!(cli(&empty.url, &["models", "list", "--tag", "x"]).await.out, "no model passes these filters\n");
 }
 
-/// One model, with what its header says and what is left of its time.
+/// OC-CLI-2101: one model, with what its header says and what is left of its time.
 #[tokio::test]
 async fn one_model_in_full() {
     let whole = json!({"local_path": "/models/tiny.gguf", "size_bytes": 512, "state": "Retired", "retire_at_ms": 1,
@@ -117,7 +117,7 @@ async fn one_model_in_full() {
     assert_eq!((&shown["facts"]["ctx_max"], &shown["signatures"]), (&json!(32768), &known["signatures"]));
 }
 
-/// What vouches for a model reaches the server as the contract has it.
+/// OC-CLI-2101: what vouches for a model reaches the server as the contract has it.
 #[tokio::test]
 async fn a_model_is_registered_with_its_signature() {
     let server = TestServer::start(|_| Reply::json(201, record(json!({})))).await;

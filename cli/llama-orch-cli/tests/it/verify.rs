@@ -74,7 +74,7 @@ async fn verified(bundle: Value, repetition: Frames) -> Ended {
     cli(&server(bundle, repetition).await.url, &["verify", TASK]).await
 }
 
-/// The same bytes again: the request is the record's, pinned and seeded, under ids of its own.
+/// ORCH-3045: the same bytes again: the request is the record's, pinned and seeded, under ids of its own.
 #[tokio::test]
 async fn the_same_again() {
     let mut again = paris();
@@ -156,7 +156,7 @@ async fn tasks_that_broke_off() {
 
     let kept = server(bundle(&vec![started()], "failed", "strict"), paris()).await;
     let ended = cli(&kept.url, &["verify", TASK]).await;
-    assert!(ended.code == 4 && ended.err.contains("failed before its first token"), "{ended:?}");
+    assert!(ended.code == 4 && ended.err.contains("(failed) holds no token"), "{ended:?}");
     assert!(!kept.routes().contains(&"POST /v1/tasks".to_owned()), "nothing is run for it");
 
     let mut homeless = bundle(&paris(), "completed", "strict");
