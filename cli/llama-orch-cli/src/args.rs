@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connection: Connection,
 
-    /// Print JSON instead of text; `run` prints one object per event of the stream.
+    /// Print JSON instead of text; `run` and `models pull` print one object per event, on a line of its own.
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -111,9 +111,11 @@ pub(crate) enum Command {
     /// Capacity, queues and running tasks in one view.
     Status,
     /// Models: what the catalog knows, fetching them, whether they fit.
+    ///
+    /// REF is a model's id, or any reference to it: hf:org/repo/file.gguf, a URL, or a path on the server.
     #[command(subcommand, after_help = exit::HELP)]
     Models(ModelsCommand),
-    /// Documents that are kept, among them the record of every task.
+    /// Documents that are kept, among them the records that tasks leave.
     #[command(subcommand, after_help = exit::HELP)]
     Artifacts(ArtifactsCommand),
     /// Run a task again on the pool that ran it, and compare the two streams byte by byte.

@@ -25,7 +25,7 @@ pub(crate) enum Exit {
     TryLater = 6,
     /// A task that was run again gave another output.
     Differs = 7,
-    /// The task, or the work on a model, was canceled, by Ctrl-C or by somebody else.
+    /// What was asked for was canceled, by Ctrl-C or by somebody else.
     Canceled = 130,
     /// Whoever read our output went away; a running task was canceled.
     OutputClosed = 141,
@@ -42,7 +42,7 @@ Exit codes:
     5  the token is missing or wrong, or calls from here are not allowed
     6  the server cannot now; try again later
     7  `verify` ran a task again, and its output differs
-  130  the task, or the work on a model, was canceled, by Ctrl-C or by somebody else
+  130  canceled, by Ctrl-C or by somebody else
   141  whoever read the output went away; a running task was canceled";
 
 impl From<Exit> for ExitCode {

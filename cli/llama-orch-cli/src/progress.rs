@@ -14,5 +14,5 @@ pub(crate) fn spinner(message: &'static str) -> ProgressBar {
 
 /// How much is done, before a message.
 pub(crate) fn share() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:24} {wide_msg}").expect("the template is well-formed")
+    ProgressStyle::with_template("{bar:16} {wide_msg}").expect("the template is well-formed")
 }

@@ -13,8 +13,7 @@ use super::{parse_duration, words};
 /// Algorithms of signatures that the server checks.
 const SIGNATURE_ALGORITHMS: [&str; 4] = ["ecdsa-p256-sha256", "ecdsa-p384-sha384", "ed25519", "rsa-pkcs1-sha256"];
 
-/// What to do with models. REF is a model's id, or any reference to it, such as hf:org/repo/file.gguf, a URL or a path on the
-/// server.
+/// What to do with models.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
     /// List the catalog's models by id.

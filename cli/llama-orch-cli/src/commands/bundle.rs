@@ -1,4 +1,4 @@
-//! The record that a task leaves (ORCH-3350).
+//! The record that a task leaves.
 
 use api_types::{
     ArtifactId, ArtifactKind, ArtifactQuery, ArtifactRef, ErrorKind, ProofBundle, TaskId, TaskState, TaskSummary,

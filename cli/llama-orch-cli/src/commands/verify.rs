@@ -55,13 +55,10 @@ fn original(bundle: &ProofBundle) -> Result<Output, Failure> {
         Failure::new(Exit::Refused, error.to_string(), "verify it with the version that wrote the record")
     })?;
     let output = Output::of(&events);
-    if output.is_empty() && output.end.is_none() {
-        let what = format!("task {} ended as {} before its first token", bundle.job_id, bundle.summary.state);
-        return Err(Failure::new(
-            Exit::Refused,
-            what,
-            "there is nothing to compare; `llama-orch explain` says what happened",
-        ));
+    if output.is_empty() && (output.end.is_none() || bundle.truncated) {
+        let what = format!("the record of task {} ({}) holds no token", bundle.job_id, bundle.summary.state);
+        let next = "there is nothing to compare; `llama-orch explain` says what happened to the task";
+        return Err(Failure::new(Exit::Refused, what, next));
     }
     Ok(output)
 }
