@@ -1,6 +1,6 @@
 //! The Hub's layout.
 
-use catalog_core::{Digest, FetchError, ModelFetcher, ModelRef};
+use catalog_core::{Digest, FetchError, ModelRef};
 use model_provisioner::Peek;
 use serde_json::{Value, json};
 
@@ -149,7 +149,7 @@ async fn selections() {
     let parts = ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"];
     for (model, files, path) in [
         ("hf:org/repo/m-Q8.gguf", &["m-Q8.gguf"][..], "hf/org/repo/m-Q8.gguf"),
-        ("hf:org/repo/m-Q8.gguf@refs/pr/1", &["m-Q8.gguf"], "hf/org/repo@refs_pr_1/m-Q8.gguf"),
+        ("hf:org/repo/m-Q8.gguf@refs/pr/1", &["m-Q8.gguf"], "hf/org/repo@refs%2Fpr%2F1/m-Q8.gguf"),
         ("hf:org/repo/Q4/m-00001-of-00003.gguf", &parts, "hf/org/repo/Q4/m-00001-of-00003.gguf"),
         ("hf:org/repo/Q4", &parts, "hf/org/repo/Q4"),
     ] {
@@ -230,8 +230,10 @@ async fn a_look_at_the_header() {
 #[tokio::test]
 async fn local_files_are_not_asked_for() {
     let (hub, _delivery) = hub(vec![]).await;
-    let model = "file:/models/m.gguf".parse().unwrap();
-    let local = setup(&hub).fetcher().fetch(&model, None, &Asker::operator().context).await;
-    assert!(matches!(local, Err(FetchError::NotFound(text)) if text == "local"));
+    let setup = setup(&hub);
+    std::fs::write(setup.dir().join("m.gguf"), b"weights").unwrap();
+    let fetched = setup.fetch("file:m.gguf").await.unwrap();
+    assert_eq!((fetched.local_path, fetched.transferred_bytes), (setup.dir().join("m.gguf"), 0));
+    assert!(matches!(setup.fetch("file:other.gguf").await, Err(FetchError::NotFound(_))));
     assert!(hub.seen().is_empty());
 }

@@ -4,4 +4,5 @@ mod downloads;
 mod hub;
 mod origin;
 mod policy;
+mod provisioning;
 mod support;
