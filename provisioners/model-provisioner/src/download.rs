@@ -255,16 +255,16 @@ impl Download<'_> {
     }
 
     async fn fetch(&self, writer: &mut Writer, state: &mut State) -> Result<(), FetchError> {
-        let mut failures = 0;
+        let (mut failures, mut furthest) = (0, state.at);
         loop {
-            let before = state.transferred;
             let (error, asked) = match self.attempt(writer, state).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, asked)) => (error, asked),
             };
-            if state.transferred > before {
-                failures = 0;
+            // A source that has no ranges and always breaks off gets nowhere, however much it sends.
+            if state.at > furthest {
+                (failures, furthest) = (0, state.at);
             }
             if failures >= self.retry.retries || asked.is_some_and(|asked| asked > LONGEST_WAIT) {
                 return Err(error);
