@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adapter_host::{BreakerState, CallReport};
 use api_types::sse::EventName;
 use api_types::{Engine, ErrorEnvelope, PolicyLabel, Priority};
+use artifact_store::Usage;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,6 +46,9 @@ pub const NAMES: &[&str] = &[
     "adapter_retries_total",
     "adapter_breaker_trips_total",
     "adapter_breaker_state",
+    "artifacts",
+    "artifacts_bytes",
+    "artifacts_dropped_total",
 ];
 
 type Text = Arc<str>;
@@ -144,6 +148,9 @@ pub struct Metrics {
     retries: Family<ReplicaOnly, Counter>,
     trips: Family<ReplicaOnly, Counter>,
     breaker: Family<ReplicaOnly, Gauge>,
+    artifacts: Gauge,
+    artifacts_bytes: Gauge,
+    artifacts_dropped: Counter,
 }
 
 /// The series of one pool under one engine version, looked up once.
@@ -201,6 +208,9 @@ impl Metrics {
             retries: Family::default(),
             trips: Family::default(),
             breaker: Family::default(),
+            artifacts: Gauge::default(),
+            artifacts_bytes: Gauge::default(),
+            artifacts_dropped: Counter::default(),
         }
     }
 
@@ -320,6 +330,13 @@ impl Metrics {
         });
     }
 
+    /// Sets what is known about the kept artifacts, at a scrape.
+    pub fn artifacts(&self, usage: Usage) {
+        self.artifacts.set(long(usage.documents));
+        self.artifacts_bytes.set(long(usage.bytes));
+        self.artifacts_dropped.inner().store(usage.dropped, Ordering::Relaxed);
+    }
+
     /// Prometheus text.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -351,6 +368,9 @@ impl Metrics {
         registry.register("adapter_retries", "Submissions repeated before the first token", self.retries.clone());
         registry.register("adapter_breaker_trips", "Times a breaker opened", self.trips.clone());
         registry.register("adapter_breaker_state", "0 closed, 1 half-open, 2 open", self.breaker.clone());
+        registry.register("artifacts", "Artifacts kept", self.artifacts.clone());
+        registry.register("artifacts_bytes", "Bytes of kept artifacts", self.artifacts_bytes.clone());
+        registry.register("artifacts_dropped", "Records of tasks that were not kept", self.artifacts_dropped.clone());
     }
 }
 

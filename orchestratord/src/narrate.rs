@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use api_types::{Engine, ErrorEnvelope, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest};
+use artifact_store::{PutError, ReadError};
 use narration_core::{Actor, Narration, narrate};
 use orchestrator_core::Refusal;
 use orchestrator_core::policy::DecisionLog;
@@ -288,6 +289,20 @@ pub fn stopping(running: usize, grace_ms: u64) {
 pub fn cut(tasks: usize) {
     let human = format_args!("ended {tasks} tasks that were still running when the grace was over");
     narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "cut", human));
+}
+
+/// An artifact cannot be read.
+pub fn artifact_unreadable(error: &ReadError) {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let human = format_args!("{error}{cause}");
+    narrate(Level::ERROR, &Narration::new(Actor::Orchestratord, "read_artifact", human));
+}
+
+/// An artifact cannot be kept.
+pub fn artifact_not_kept(error: &PutError) {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let human = format_args!("{error}{cause}");
+    narrate(Level::ERROR, &Narration::new(Actor::Orchestratord, "keep_artifact", human));
 }
 
 /// A runner ended without ending its task, which only a bug can do.
