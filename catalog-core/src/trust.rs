@@ -33,6 +33,7 @@ pub use signature::RootsError;
 pub struct Trust {
     mode: TrustMode,
     allowed_registries: Vec<String>,
+    require_signature: bool,
     require_sbom: bool,
     roots: CaRoots,
 }
@@ -46,6 +47,7 @@ impl Trust {
         Ok(Self {
             mode: policy.mode,
             allowed_registries: policy.allowed_registries.clone(),
+            require_signature: policy.require_signature,
             require_sbom: policy.require_sbom,
             roots: CaRoots::parse(&policy.ca_roots)?,
         })
@@ -62,8 +64,9 @@ impl Trust {
 /// [`verify_files`](crate::verify_files) for them.
 ///
 /// Strict trust fails a model without a valid signature, whether or not `require_signature` says so, without a bill of materials
-/// where that is required, and one that comes from elsewhere than the allowed registries. Permissive trust warns of the same. A
-/// digest that contradicts the registered files always fails; an absent one is warned of.
+/// where that is required, and one that comes from elsewhere than the allowed registries. Permissive trust warns of what is
+/// required and missing. A digest that contradicts the registered files always fails; an absent one is warned of. A signature or
+/// bill of materials that nobody requires and that is not there is among the findings, whatever the outcome.
 ///
 /// A registry is `host` or `host/prefix` for URLs and OCI artifacts; `org`, `org/repo` or `huggingface.co/org` for the Hub; or a
 /// reference or the beginning of one in whole parts, such as `hf:org`, `s3://bucket/folder` or `file:/srv/models`. Where a model
@@ -73,6 +76,8 @@ pub fn judge(entry: &CatalogEntry, trust: &Trust, now_ms: i64) -> Verdict {
     let own = entry.trust_policy.as_ref();
     let is_strict = [Some(trust.mode), own.map(|own| own.mode)].contains(&Some(TrustMode::Strict));
     let missing = if is_strict { VerificationOutcome::Fail } else { VerificationOutcome::Warn };
+    // What nobody asks for is told, and changes nothing.
+    let asked = |asked: bool| if asked { missing } else { VerificationOutcome::Pass };
     let mut verdict = digest(entry);
     for allowed in [Some(&trust.allowed_registries), own.map(|own| &own.allowed_registries)].into_iter().flatten() {
         if !allowed.is_empty() && !allowed.iter().any(|registry| registry::is_from(&entry.id, registry)) {
@@ -81,12 +86,12 @@ pub fn judge(entry: &CatalogEntry, trust: &Trust, now_ms: i64) -> Verdict {
         }
     }
     if let Err(findings) = signatures(entry, trust, is_strict, now_ms) {
-        findings.into_iter().for_each(|finding| verdict.add(missing, finding));
+        let is_asked = is_strict || trust.require_signature || own.is_some_and(|own| own.require_signature);
+        findings.into_iter().for_each(|finding| verdict.add(asked(is_asked), finding));
     }
     if entry.sbom.is_none() {
         let is_required = trust.require_sbom || own.is_some_and(|own| own.require_sbom);
-        let outcome = if is_required { missing } else { VerificationOutcome::Warn };
-        verdict.add(outcome, "it has no SBOM".to_owned());
+        verdict.add(asked(is_required), "it has no SBOM".to_owned());
     }
     verdict
 }

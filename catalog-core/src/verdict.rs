@@ -15,7 +15,7 @@ use crate::{CatalogEntry, Digest, Progress, StoredFile};
 pub struct Verdict {
     /// The worst of all that was found.
     pub outcome: VerificationOutcome,
-    /// What was missing or wrong, one sentence each; empty when it passed.
+    /// What was missing or wrong, one sentence each; what was missing and nobody had asked for, too.
     pub findings: Vec<String>,
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adapter_host::AdapterHost;
 use api_types::sse::{EventName, MetricsFrame, Phase};
 use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, MoveReason, PoolId, Priority, TaskId, TaskState};
+use artifact_store::ArtifactStore;
 use auth_min::Identity;
 use config_schema::Config;
 use orchestrator_core::scheduler::{Action, Canceled, Outcome, Requeued};
@@ -15,6 +16,7 @@ use orchestrator_core::{Refusal, Scheduler};
 use state_db::StateDb;
 
 use crate::alarms::{Alarm, Alarms};
+use crate::artifacts;
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::history;
@@ -58,6 +60,8 @@ pub struct App {
     pub models: Models,
     /// What watchers are told.
     pub feed: Feed,
+    /// Documents, and the records of ended tasks.
+    pub artifacts: ArtifactStore,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
     throttle: Mutex<Throttle>,
@@ -92,7 +96,7 @@ impl Throttle {
 
 impl App {
     /// The state at start: pools configured, none of them probed.
-    pub fn new(config: Config, db: StateDb, models: Models, clock: Clock) -> Arc<Self> {
+    pub fn new(config: Config, db: StateDb, models: Models, artifacts: ArtifactStore, clock: Clock) -> Arc<Self> {
         let metrics = Metrics::default();
         let pools = Pools::new(&config, &metrics);
         let scheduler = Scheduler::new(pools.specs());
@@ -115,6 +119,7 @@ impl App {
             db,
             models,
             feed: Feed::default(),
+            artifacts,
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
             throttle: Mutex::new(Throttle::new(&config)),
@@ -222,9 +227,11 @@ impl App {
                     narrate::not_recorded(&task, &error);
                 }
                 app.publish(&task, &ending, &ended);
+                artifacts::record(&app, &task, &ending);
             });
         } else {
             self.publish(task, ending, &ended);
+            artifacts::record(self, task, ending);
         }
     }
 

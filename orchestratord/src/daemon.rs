@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::artifacts;
 use crate::clock::Clock;
 use crate::http::{self, Gate};
 use crate::models::{self, Models};
@@ -59,7 +60,8 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let clock = Clock::start();
     let opened = open_state(&loaded.config, &clock)?;
     let models = Models::open(&loaded.config)?;
-    let app = App::new(loaded.config, opened.db, models, clock);
+    let artifacts = artifacts::open(&loaded.config, &clock)?;
+    let app = App::new(loaded.config, opened.db, models, artifacts, clock);
     let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
     let server = Arc::new(http::Server::new(gate, &app.config.server, tls));
     let stops = Stops::default();
@@ -79,6 +81,7 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let ended = main.block_on(serve(Arc::clone(&app), &loaded.engine_keys, server, listener, stops));
     app.models.close();
     app.db.close();
+    app.artifacts.close();
     ended?;
     for worker in workers {
         if worker.join().is_err() {

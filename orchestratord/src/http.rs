@@ -1,5 +1,6 @@
 //! The HTTP surface: thin handlers that translate between requests and the application.
 
+mod artifacts;
 mod body;
 mod catalog;
 mod events;

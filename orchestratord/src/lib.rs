@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod alarms;
 pub mod app;
+pub mod artifacts;
 pub mod backup;
 pub mod clock;
 pub mod daemon;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adapter_host::{BreakerState, CallReport};
 use api_types::sse::EventName;
 use api_types::{Engine, ErrorEnvelope, ModelLifecycle, PolicyLabel, Priority, VerificationOutcome};
+use artifact_store::Usage;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +49,9 @@ pub const NAMES: &[&str] = &[
     "adapter_breaker_state",
     "catalog_verifications_total",
     "model_state",
+    "artifacts",
+    "artifacts_bytes",
+    "artifacts_dropped_total",
 ];
 
 /// Models that have a series at most, by the metrics contract.
@@ -167,6 +171,9 @@ pub struct Metrics {
     model_state: Family<ModelInState, Gauge>,
     /// Models that have a series.
     models: Mutex<HashSet<Text>>,
+    artifacts: Gauge,
+    artifacts_bytes: Gauge,
+    artifacts_dropped: Counter,
 }
 
 /// The series of one pool under one engine version, looked up once.
@@ -227,6 +234,9 @@ impl Metrics {
             verifications: Family::default(),
             model_state: Family::default(),
             models: Mutex::default(),
+            artifacts: Gauge::default(),
+            artifacts_bytes: Gauge::default(),
+            artifacts_dropped: Counter::default(),
         }
     }
 
@@ -377,6 +387,13 @@ impl Metrics {
         }
     }
 
+    /// Sets what is known about the kept artifacts, at a scrape.
+    pub fn artifacts(&self, usage: Usage) {
+        self.artifacts.set(long(usage.documents));
+        self.artifacts_bytes.set(long(usage.bytes));
+        self.artifacts_dropped.inner().store(usage.dropped, Ordering::Relaxed);
+    }
+
     /// Prometheus text.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -410,6 +427,9 @@ impl Metrics {
         registry.register("adapter_breaker_state", "0 closed, 1 half-open, 2 open", self.breaker.clone());
         registry.register("catalog_verifications", "Verifications of models", self.verifications.clone());
         registry.register("model_state", "1 for the state a model is in", self.model_state.clone());
+        registry.register("artifacts", "Artifacts kept", self.artifacts.clone());
+        registry.register("artifacts_bytes", "Bytes of kept artifacts", self.artifacts_bytes.clone());
+        registry.register("artifacts_dropped", "Records of tasks that were not kept", self.artifacts_dropped.clone());
     }
 }
 

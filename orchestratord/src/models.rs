@@ -19,8 +19,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use api_types::{ErrorEnvelope, ErrorKind, ModelId, ModelLifecycle, TrustMode, TrustPolicy, VerificationOutcome};
 use catalog_core::{
-    CatalogEntry, CatalogError, CatalogStore, Digest, FileFetcher, FsCatalog, ListFilter, ModelRef, SqliteCatalog,
-    Trust, judge,
+    CatalogEntry, CatalogError, CatalogStore, Digest, FsCatalog, ListFilter, ModelRef, SqliteCatalog, Trust, judge,
 };
 use config_schema::{CatalogIndex, Config};
 use model_provisioner::{
@@ -319,7 +318,7 @@ fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
     let sources = Sources::new(&Environment::of_process())?;
     let parallel_files = usize::try_from(catalog.parallel_files.get()).unwrap_or(usize::MAX);
     let settings = FetchSettings::new(catalog.models_dir.clone(), parallel_files);
-    Ok(Fetcher::new(Arc::new(web), sources, settings, Arc::new(FileFetcher::new(&catalog.models_dir))))
+    Ok(Fetcher::new(Arc::new(web), sources, settings))
 }
 
 /// What the configuration asks of models.

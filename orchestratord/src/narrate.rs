@@ -9,6 +9,7 @@ use api_types::{
     Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest,
     Verification, VerificationOutcome,
 };
+use artifact_store::{PutError, ReadError};
 use catalog_core::{CatalogError, Digest};
 use model_provisioner::Provisioned;
 use narration_core::{Actor, Narration, narrate};
@@ -304,6 +305,20 @@ pub fn stopping(running: usize, grace_ms: u64) {
 pub fn cut(tasks: usize) {
     let human = format_args!("ended {tasks} tasks that were still running when the grace was over");
     narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "cut", human));
+}
+
+/// An artifact cannot be read.
+pub fn artifact_unreadable(error: &ReadError) {
+    let what = with_causes(error);
+    let human = format_args!("{what}");
+    narrate(Level::ERROR, &Narration::new(Actor::Orchestratord, "read_artifact", human));
+}
+
+/// An artifact cannot be kept.
+pub fn artifact_not_kept(error: &PutError) {
+    let what = with_causes(error);
+    let human = format_args!("{what}");
+    narrate(Level::ERROR, &Narration::new(Actor::Orchestratord, "keep_artifact", human));
 }
 
 /// A runner ended without ending its task, which only a bug can do.

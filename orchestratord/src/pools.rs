@@ -333,10 +333,7 @@ impl Pool {
             model: self.config.model.clone(),
             ctx: snapshot.ctx_max_supported,
             provisioning: self.config.mode().to_string(),
-            compute: match (&snapshot.device_mask, self.config.is_managed()) {
-                (Some(mask), true) => mask.clone(),
-                _ => "unverified".to_owned(),
-            },
+            compute: self.compute(),
             slots_total: snapshot.slots_total,
             slots_free: snapshot.slots_free,
             queue_depth: snapshot.queued,
@@ -345,6 +342,12 @@ impl Pool {
             vram_free_bytes: measured(snapshot.vram_free_bytes),
             health,
         }
+    }
+
+    /// Where inference runs: a device mask, or `unverified` for an engine that somebody else runs.
+    pub fn compute(&self) -> String {
+        let mask = device_mask(&self.config.devices).filter(|_| self.config.is_managed());
+        mask.unwrap_or_else(|| "unverified".to_owned())
     }
 
     fn simulation(&self) -> mock::Config {

@@ -55,7 +55,8 @@ pub(crate) fn offset_of(frames: &[u8], id: u32) -> usize {
     frames.len()
 }
 
-fn frame_id(frame: &[u8]) -> u32 {
+/// The id of the frame that these bytes begin with.
+pub(crate) fn frame_id(frame: &[u8]) -> u32 {
     let digits = frame[b"id: ".len()..].iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |id, digit| id * 10 + u32::from(digit - b'0'))
 }

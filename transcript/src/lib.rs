@@ -12,12 +12,14 @@
 //! Decided against: a channel per reader (an allocation and a wake-up per token and reader, and nothing to resume from).
 
 mod encode;
+mod kept;
 mod log;
 mod reader;
 mod sync;
 mod transcript;
 mod writer;
 
+pub use kept::Kept;
 pub use reader::{Behind, Reader};
 pub use transcript::{Forgotten, Transcript};
 pub use writer::Writer;

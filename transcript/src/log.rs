@@ -110,6 +110,16 @@ impl Log {
         self.next_token
     }
 
+    pub(crate) fn is_trimmed(&self) -> bool {
+        self.is_trimmed
+    }
+
+    /// All bytes, in order.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Bytes> {
+        let tail = (!self.tail.is_empty()).then(|| Bytes::copy_from_slice(&self.tail));
+        self.pieces.iter().map(|piece| piece.bytes.clone()).chain(tail)
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.kept + self.tail.len()
     }

@@ -76,7 +76,9 @@ proptest! {
                     seen.extend(bytes);
                 }
                 Step::Resume(after) => {
-                    let resumed = ids(&read_available(&mut transcript.reader(Some(after)).expect("all is kept")).0);
+                    let resumed = read_available(&mut transcript.reader(Some(after)).expect("all is kept")).0;
+                    prop_assert_eq!(&transcript.kept().after(Some(after)).expect("all is kept"), &resumed);
+                    let resumed = ids(&resumed);
                     let all = ids(&whole(&transcript));
                     let expected: Vec<u32> = all.into_iter().filter(|id| *id > after).collect();
                     prop_assert_eq!(resumed, expected);
@@ -178,7 +180,11 @@ fn a_full_log_makes_its_producer_wait_and_loses_nothing() {
     assert!((330..370).contains(&first_kept), "half of the limit stays behind the foremost reader: {first_kept}");
     let mut back = transcript.reader(Some(first_kept - 1)).expect("it is kept");
     transcript.write().seal(None, EventName::End, &EndFrame::default());
-    assert_eq!(ids(&read_available(&mut back).0), (first_kept..=400).collect::<Vec<_>>());
+    let rest = read_available(&mut back).0;
+    assert_eq!(ids(&rest), (first_kept..=400).collect::<Vec<_>>());
+    let kept = transcript.kept();
+    assert_eq!((kept.after(Some(first_kept - 1)).expect("it is kept"), kept.is_trimmed), (rest.into(), true));
+    assert_eq!(kept.after(None), Err(Forgotten { first_kept }));
     assert_eq!(slow.poll_read(&mut cx), Poll::Ready(Some(Err(Behind))));
 }
 

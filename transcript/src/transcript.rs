@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
+use crate::kept::Kept;
 use crate::log::Log;
 use crate::reader::Reader;
 use crate::sync::{Mutex, MutexGuard};
@@ -48,6 +49,11 @@ impl Transcript {
     /// Memory the events take, in bytes.
     pub fn size(&self) -> usize {
         self.lock().held()
+    }
+
+    /// All that is kept of the stream, without reading it: nobody waits for it and nothing is woken.
+    pub fn kept(&self) -> Kept {
+        Kept::of(&self.lock())
     }
 
     /// How many readers follow the stream.

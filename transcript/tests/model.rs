@@ -3,6 +3,8 @@
 
 #[path = "../src/encode.rs"]
 mod encode;
+#[path = "../src/kept.rs"]
+mod kept;
 #[path = "../src/log.rs"]
 mod log;
 #[path = "../src/reader.rs"]

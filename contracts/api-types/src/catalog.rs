@@ -122,7 +122,7 @@ wire_words! {
 pub struct Verification {
     /// What it found.
     pub outcome: VerificationOutcome,
-    /// What was missing or wrong, one sentence each; empty when it passed.
+    /// What was missing or wrong, one sentence each; what was missing and nobody had asked for, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
     /// When it ended, in milliseconds since the Unix epoch.

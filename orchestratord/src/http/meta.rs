@@ -55,6 +55,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         }
     }
     app.metrics.sessions(app.live_sessions());
+    app.metrics.artifacts(app.artifacts.usage());
     // prometheus-client writes OpenMetrics, whose lines Prometheus' own text format shares but for the end marker.
     let text = app.metrics.render();
     let text = text.strip_suffix("# EOF\n").unwrap_or(&text).to_owned();

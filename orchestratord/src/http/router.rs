@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{catalog, events, meta, pools, respond, sessions, tasks};
+use super::{artifacts, catalog, events, meta, pools, respond, sessions, tasks};
 use crate::app::App;
 
 /// Every route with the methods it takes, for the `Allow` header and for the test that holds it against the contract.
@@ -14,6 +14,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/tasks/{id}", "GET"),
     ("/v1/tasks/{id}/stream", "GET"),
     ("/v1/tasks/{id}/cancel", "POST"),
+    ("/v1/artifacts", "GET, POST"),
+    ("/v1/artifacts/{id}", "GET, DELETE"),
+    ("/v1/artifacts/{id}/download", "GET"),
     ("/v1/sessions/{id}", "GET, DELETE"),
     ("/v1/capabilities", "GET"),
     ("/v1/pools", "GET"),
@@ -48,6 +51,9 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/tasks/{id}" => get(tasks::get),
         "/v1/tasks/{id}/stream" => get(tasks::follow),
         "/v1/tasks/{id}/cancel" => post(tasks::cancel),
+        "/v1/artifacts" => get(artifacts::list).post(artifacts::create),
+        "/v1/artifacts/{id}" => get(artifacts::get).delete(artifacts::delete),
+        "/v1/artifacts/{id}/download" => get(artifacts::download),
         "/v1/sessions/{id}" => get(sessions::get).delete(sessions::delete),
         "/v1/capabilities" => get(pools::capabilities),
         "/v1/pools" => get(pools::list),

@@ -30,13 +30,23 @@ pub(super) fn response(app: &Arc<App>, task: &Arc<Task>, after: Option<u32>, ver
     app.reader_came(task);
     let pace = Pace::new(&app.config.stream).map(Box::new);
     let body = StreamBody { reader: Some(reader), pace, app: Arc::clone(app), task: Arc::clone(task) };
+    let mut response = event_stream(Body::new(body), version);
+    respond::budgets(response.headers_mut(), &task.born().admission);
+    response
+}
+
+/// A response with a stream that has ended.
+pub(super) fn replayed(frames: Bytes, version: Version) -> Response {
+    event_stream(Body::from(frames), version)
+}
+
+fn event_stream(body: Body, version: Version) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    let mut response = (headers, Body::new(body)).into_response();
-    respond::budgets(response.headers_mut(), &task.born().admission);
+    let mut response = (headers, body).into_response();
     if version == Version::HTTP_11 {
         // LO-SSE-04; HTTP/2 has no such header.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
@@ -44,7 +54,8 @@ pub(super) fn response(app: &Arc<App>, task: &Arc<Task>, after: Option<u32>, ver
     response
 }
 
-fn gone(forgotten: Forgotten) -> ErrorEnvelope {
+/// Part of a stream is not kept any more.
+pub(super) fn gone(forgotten: Forgotten) -> ErrorEnvelope {
     let before = forgotten.first_kept;
     let message = format!(
         "the stream's events before {before} are no longer kept (stream.max_bytes); resume with Last-Event-ID: {} or later",

@@ -8,12 +8,14 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use bytes::Bytes;
 
 use super::{body, respond, stream};
 use crate::admission::Admitted;
 use crate::app::App;
+use crate::artifacts;
 use crate::history;
-use crate::task::{Caller, CancelReason, Task};
+use crate::task::{Caller, CancelReason};
 
 const STREAM_GONE: &str = "the task has ended and its stream is no longer kept; GET /v1/tasks/{id} says how it went";
 
@@ -34,7 +36,10 @@ pub(super) async fn submit(
         Ok(Admitted::Task(task)) if wants_stream => stream::response(&app, &task, None, version),
         Ok(Admitted::Task(task)) => accepted(&task.born().admission),
         Ok(Admitted::Earlier(admission)) if !wants_stream => accepted(&admission),
-        Ok(Admitted::Earlier(_)) => respond::failure(ErrorKind::NotFound, STREAM_GONE),
+        Ok(Admitted::Earlier(admission)) => match replay(&app, admission.task_id, None).await {
+            Ok(frames) => stream::replayed(frames, version),
+            Err(refusal) => respond::error(refusal),
+        },
         Err(refusal) => respond::error(refusal),
     }
 }
@@ -73,12 +78,16 @@ pub(super) async fn follow(
     version: Version,
     headers: HeaderMap,
 ) -> Response {
-    let found = match body::id(&id, "task") {
-        Ok(id) => find(&app, id).await,
-        Err(refusal) => Err(refusal),
+    let asked = body::id(&id, "task").and_then(|id| Ok((id, body::last_event_id(&headers)?)));
+    let (id, after) = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return respond::error(refusal),
     };
-    match found.and_then(|task| Ok((task, body::last_event_id(&headers)?))) {
-        Ok((task, after)) => stream::response(&app, &task, after, version),
+    if let Some(task) = app.tasks.get(id) {
+        return stream::response(&app, &task, after, version);
+    }
+    match replay(&app, id, after).await {
+        Ok(frames) => stream::replayed(frames, version),
         Err(refusal) => respond::error(refusal),
     }
 }
@@ -103,10 +112,10 @@ pub(super) async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) 
     }
 }
 
-/// A task whose stream is still there.
-async fn find(app: &App, id: TaskId) -> Result<Arc<Task>, ErrorEnvelope> {
-    if let Some(task) = app.tasks.get(id) {
-        return Ok(task);
+/// The stream of a task that is not in memory any more, from its artifact.
+async fn replay(app: &Arc<App>, id: TaskId, after: Option<u32>) -> Result<Bytes, ErrorEnvelope> {
+    if let Some(kept) = artifacts::stream(app, id).await? {
+        return kept.after(after).map_err(stream::gone);
     }
     history::find(app, id).await?;
     Err(ErrorEnvelope::new(ErrorKind::NotFound, STREAM_GONE))

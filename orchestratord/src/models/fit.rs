@@ -100,7 +100,7 @@ impl App {
             ErrorEnvelope::new(ErrorKind::InvalidParams, format!("{} of {model}: {error}", peeked.file))
         };
         let info = match outcome.unwrap_or(Err(HeaderError::Truncated)).map_err(unfit)? {
-            Header::Gguf(header) => ModelInfo::of_gguf(&[*header]),
+            Header::Gguf(header) => ModelInfo::of_gguf(&[*header], peeked.weights_bytes),
             Header::Safetensors(header) => {
                 let config = self.models.fetcher.read_small(model, &context, "config.json").await;
                 let config = config.map_err(|error| failed(&error))?;

@@ -53,7 +53,10 @@ fn named(store: &dyn CatalogStore) -> Result<HashSet<PathBuf>, CatalogError> {
     loop {
         let page = store.list(&filter)?;
         filter.after = page.entries.last().map(|entry| entry.id.clone());
-        named.extend(page.entries.into_iter().filter_map(|entry| entry.local_path));
+        for entry in page.entries {
+            named.extend(entry.file_paths().map(|(path, _)| path));
+            named.extend(entry.local_path);
+        }
         if !page.more {
             return Ok(named);
         }

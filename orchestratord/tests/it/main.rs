@@ -2,6 +2,7 @@
 
 mod admission;
 mod allocations;
+mod artifacts;
 mod auth;
 mod backup;
 mod breaker;

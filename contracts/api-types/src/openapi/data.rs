@@ -148,7 +148,8 @@ fn list_tasks() {}
 )]
 fn get_task() {}
 
-/// The task's stream, from its beginning or from where a reader was cut off.
+/// The task's stream, from its beginning or from where a reader was cut off. That of a task that has ended is replayed for
+/// as long as its artifact is kept.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/stream", tag = "tasks",
     params(
@@ -219,10 +220,15 @@ fn delete_session() {}
     responses((status = 201, description = "Kept", body = ArtifactRef), Invalid, Guarded),
     extensions(("x-examples" = json!({
         "good": [{"summary": "a plan", "status": 201, "request": {
-            "kind": "plan", "content": {"steps": ["read", "write"]}, "tags": ["agent:builder"]}}],
-        "bad": [{"summary": "a parent that is not kept", "status": 400, "request": {
-            "kind": "diff", "content": {}, "parent": "00"},
-            "response": {"code": "INVALID_PARAMS", "message": "parent: no artifact 00 is kept", "retriable": false}}]
+            "kind": "plan", "content": {"steps": ["read", "write"]}, "tags": ["agent:builder"]},
+            "response": {"id": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "kind": "plan",
+                "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "created_ms": 1760000000000_i64,
+                "tags": ["agent:builder"], "download_url": "http://127.0.0.1:8080/v1/artifacts/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/download"}}],
+        "bad": [
+            {"summary": "a kind that does not exist", "status": 400, "request": {"kind": "note", "content": {}},
+             "response": {"code": "INVALID_PARAMS", "message": "kind: unknown variant `note`", "retriable": false}},
+            {"summary": "a parent that is not kept", "status": 400,
+             "response": {"code": "INVALID_PARAMS", "message": "parent: no artifact 00 is kept", "retriable": false}}]
     })))
 )]
 fn create_artifact() {}
@@ -231,7 +237,17 @@ fn create_artifact() {}
 #[utoipa::path(
     get, path = "/v1/artifacts", tag = "artifacts",
     params(ArtifactQuery),
-    responses((status = 200, description = "The artifacts", body = ArtifactList), Invalid, Guarded)
+    responses((status = 200, description = "The artifacts", body = ArtifactList), Invalid, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [
+            {"summary": "nothing yet", "status": 200, "response": {"artifacts": []}},
+            {"summary": "the newest plan", "status": 200, "query": "kind=plan&tag=agent:builder&limit=1",
+             "response": {"artifacts": [{"id": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "kind": "plan",
+                "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "created_ms": 1760000000000_i64,
+                "tags": ["agent:builder"], "download_url": "http://127.0.0.1:8080/v1/artifacts/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/download"}], "next_cursor": "2a"}}],
+        "bad": [{"summary": "a limit that is too large", "status": 400, "query": "limit=5000", "response": {
+            "code": "INVALID_PARAMS", "message": "`limit` is a number from 1 to 1000", "retriable": false}}]
+    })))
 )]
 fn list_artifacts() {}
 
@@ -239,7 +255,17 @@ fn list_artifacts() {}
 #[utoipa::path(
     get, path = "/v1/artifacts/{id}", tag = "artifacts",
     params(("id" = ArtifactId, Path, description = "The artifact")),
-    responses((status = 200, description = "The artifact", body = ArtifactRecord), NotFound, Guarded)
+    responses((status = 200, description = "The artifact", body = ArtifactRecord), NotFound, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "a plan that a diff was made from", "status": 200, "response": {
+                "id": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "kind": "plan",
+                "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "created_ms": 1760000000000_i64,
+                "tags": ["agent:builder"], "download_url": "http://127.0.0.1:8080/v1/artifacts/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/download",
+                "content": {"steps": ["read", "write"]}, "ancestors": [],
+                "children": ["60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"]}}],
+        "bad": [{"summary": "never kept, or removed", "status": 404, "response": {
+            "code": "NOT_FOUND", "message": "no artifact 00 is kept; it never was, or it was removed", "retriable": false}}]
+    })))
 )]
 fn get_artifact() {}
 
@@ -250,9 +276,18 @@ fn get_artifact() {}
     responses(
         (status = 200, description = "All of it", body = Artifact),
         (status = 206, description = "The range asked for", body = String, content_type = "application/octet-stream"),
+        (status = 304, description = "The caller has it: `If-None-Match` names its digest"),
         (status = 416, description = "There is no such range"),
         NotFound, Guarded,
-    )
+    ),
+    extensions(("x-examples" = json!({
+        "good": [
+            {"summary": "all of it", "status": 200, "response": {
+                "content": {"steps": ["read", "write"]}, "kind": "plan", "tags": ["agent:builder"]}},
+            {"summary": "its first bytes", "status": 206, "headers": {"Range": "bytes=0-9"}, "response": "{\"content\""}],
+        "bad": [{"summary": "never kept, or removed", "status": 404, "response": {
+            "code": "NOT_FOUND", "message": "no artifact 00 is kept; it never was, or it was removed", "retriable": false}}]
+    })))
 )]
 fn download_artifact() {}
 
@@ -260,6 +295,11 @@ fn download_artifact() {}
 #[utoipa::path(
     delete, path = "/v1/artifacts/{id}", tag = "artifacts",
     params(("id" = ArtifactId, Path, description = "The artifact")),
-    responses((status = 204, description = "It is gone"), NotFound, Guarded)
+    responses((status = 204, description = "It is gone"), NotFound, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "removed", "status": 204}],
+        "bad": [{"summary": "never kept, or removed", "status": 404, "response": {
+            "code": "NOT_FOUND", "message": "no artifact 00 is kept; it never was, or it was removed", "retriable": false}}]
+    })))
 )]
 fn delete_artifact() {}

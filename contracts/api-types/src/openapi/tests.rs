@@ -6,8 +6,9 @@ use serde_json::Value;
 use super::{control, data, documents, merged_json, operations, to_yaml};
 use crate::sse::{EndFrame, ErrorFrame, EventName, TokenFrame};
 use crate::{
-    AdmissionResponse, AuthErrorEnvelope, ErrorEnvelope, MoveReason, PolicyLabel, TaskList, TaskQuery, TaskRequest,
-    TaskState, TaskSummary, TokenSource, strict,
+    AdmissionResponse, Artifact, ArtifactList, ArtifactQuery, ArtifactRecord, ArtifactRef, AuthErrorEnvelope,
+    ErrorEnvelope, MoveReason, PolicyLabel, TaskList, TaskQuery, TaskRequest, TaskState, TaskSummary, TokenSource,
+    strict,
 };
 
 fn as_json(document: &utoipa::openapi::OpenApi) -> Value {
@@ -135,11 +136,19 @@ fn examples_hold() {
 fn check_example(name: &str, example: &Value, ok: bool) {
     let status = example["status"].as_u64().expect("a status").to_string();
     if example["request"].is_object() {
-        let parsed = strict::from_json::<TaskRequest>(example["request"].to_string().as_bytes());
+        let text = example["request"].to_string();
+        let parsed = match name {
+            "post /v1/artifacts" => strict::from_json::<Artifact>(text.as_bytes()).map(drop),
+            _ => strict::from_json::<TaskRequest>(text.as_bytes()).map(drop),
+        };
         assert_eq!(parsed.is_ok(), ok, "{name}: {parsed:?}");
     }
     if let Some(query) = example["query"].as_str().filter(|_| ok) {
-        assert!(serde_urlencoded::from_str::<TaskQuery>(query).is_ok(), "{name}: {query}");
+        let is_query = match name {
+            "get /v1/artifacts" => serde_urlencoded::from_str::<ArtifactQuery>(query).is_ok(),
+            _ => serde_urlencoded::from_str::<TaskQuery>(query).is_ok(),
+        };
+        assert!(is_query, "{name}: {query}");
     }
     if !status.starts_with('2') {
         check_envelope(&status, &example["response"]);
@@ -163,6 +172,9 @@ fn check_answer(name: &str, body: &Value) {
         "post /v1/tasks" => serde_json::from_value::<AdmissionResponse>(body.clone()).map(drop),
         "get /v1/tasks" => serde_json::from_value::<TaskList>(body.clone()).map(drop),
         "get /v1/tasks/{id}" => serde_json::from_value::<TaskSummary>(body.clone()).map(drop),
+        "post /v1/artifacts" => serde_json::from_value::<ArtifactRef>(body.clone()).map(drop),
+        "get /v1/artifacts" => serde_json::from_value::<ArtifactList>(body.clone()).map(drop),
+        "get /v1/artifacts/{id}" => serde_json::from_value::<ArtifactRecord>(body.clone()).map(drop),
         _ => return,
     };
     assert!(fits.is_ok(), "{name}: {fits:?}");
