@@ -108,3 +108,44 @@ impl fmt::Debug for Digest {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::{Digest, DigestError};
+
+    /// LO-CAT-06: the digest of a text that everybody knows, in the forms it is written in.
+    #[test]
+    fn digests_are_read_and_written() {
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let digest = Digest::of(b"abc");
+        assert_eq!((digest.hex(), digest.to_string()), (hex, format!("sha256:{hex}")));
+        for text in [hex.to_owned(), hex.to_uppercase(), format!("SHA256:{hex}"), format!(" sha256:{hex}\n")] {
+            assert_eq!(text.parse(), Ok(digest.clone()), "{text}");
+        }
+        for text in
+            ["", "sha256:", &hex[1..], &format!("{hex}0"), &format!("md5:{hex}"), &format!("sha256:{}g", &hex[1..])]
+        {
+            assert_eq!(text.parse::<Digest>(), Err(DigestError), "{text}");
+        }
+    }
+
+    proptest! {
+        /// LO-CAT-06: bytes have one digest, however they are read, and it survives being written.
+        #[test]
+        fn a_digest_is_of_the_bytes(bytes in any::<Vec<u8>>(), other in any::<Vec<u8>>()) {
+            let digest = Digest::of(&bytes);
+            let mut seen = 0;
+            let read = Digest::read(bytes.as_slice(), |length| {
+                seen += length;
+                Ok(())
+            });
+            prop_assert_eq!(read.expect("memory is read"), digest.clone());
+            prop_assert_eq!(seen, bytes.len() as u64);
+            let text = serde_json::to_string(&digest).expect("it is text");
+            prop_assert_eq!(serde_json::from_str::<Digest>(&text).expect("it is a digest"), digest.clone());
+            prop_assert!((Digest::of(&other) == digest) == (other == bytes));
+        }
+    }
+}

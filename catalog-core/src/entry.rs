@@ -1,6 +1,6 @@
 //! What the catalog remembers of a model (LO-CAT-04).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api_types::{ModelFacts, ModelId, ModelLifecycle, ModelSignature, Sbom, TrustPolicy, Verification};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,8 @@ pub struct CatalogEntry {
 /// One file of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
-    /// Its path below the model's folder, with `/`; the file's own name where the model is one file.
+    /// Its path below the model's folder, with `/`. Where the model is one file, or one file stands for all its parts, the
+    /// folder is the one that file is in.
     pub name: String,
     /// Its size in bytes.
     pub size_bytes: u64,
@@ -101,6 +102,31 @@ impl CatalogEntry {
     #[must_use]
     pub fn size_bytes(&self) -> Option<u64> {
         (!self.files.is_empty()).then(|| self.files.iter().map(|file| file.size_bytes).sum())
+    }
+
+    /// Its files with their full paths; none while it is not here.
+    pub fn file_paths(&self) -> impl Iterator<Item = (PathBuf, &StoredFile)> {
+        let folder = self.local_path.as_deref().map(|path| self.folder(path));
+        folder.into_iter().flat_map(|folder| self.files.iter().map(move |file| (folder.join(&file.name), file)))
+    }
+
+    /// The folder that the names of its files are below.
+    fn folder<'a>(&self, local_path: &'a Path) -> &'a Path {
+        let own = self.files.iter().find(|file| local_path.ends_with(&file.name) && !local_path.is_dir());
+        let depth = own.map_or(0, |file| Path::new(&file.name).components().count());
+        local_path.ancestors().nth(depth).unwrap_or(local_path)
+    }
+
+    /// Whether all of it is on this machine. Sizes and digests are not looked at.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.local_path.as_ref().is_some_and(|path| path.exists()) && self.file_paths().all(|(path, _)| path.exists())
+    }
+
+    /// Whether a path is one of its files. All files of a folder are, when it does not say which.
+    pub(crate) fn has_file(&self, path: &Path) -> bool {
+        let below = || self.files.is_empty() && self.local_path.as_ref().is_some_and(|folder| path.starts_with(folder));
+        below() || self.local_path.as_deref() == Some(path) || self.file_paths().any(|(own, _)| own == path)
     }
 
     /// The digest of some files together: the file's own for one, else that of the lines `<64 hex>  <name>` in the order of

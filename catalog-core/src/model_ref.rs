@@ -24,8 +24,8 @@ const LONGEST: usize = 2048;
 /// | `s3://bucket/key` | one object; all objects below it when it ends with `/` |
 /// | `oci://registry/repo:tag`, `oci://registry/repo@sha256:…` | the layers of an artifact |
 ///
-/// Spaces around it are dropped; scheme and host are lower case; names with `..`, empty parts, backslashes or control characters
-/// are refused. [`ModelRef::id`] is the same for all ways to write one thing.
+/// Spaces around it are dropped; scheme and host are lower case. Names with `..`, empty parts, backslashes or control characters
+/// are refused, also where they are percent-encoded. [`ModelRef::id`] is the same for all ways to write one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ModelRef {
     /// A repository of the Hugging Face Hub.
@@ -81,8 +81,10 @@ pub enum RefError {
     /// No source of this name is known.
     #[error("`{0}:` is no source of models; use hf:, file:, https:, s3: or oci:")]
     UnknownScheme(String),
-    /// A part of a name is empty, `.` or `..`, or has a backslash or a control character.
-    #[error("`{0}` must be a plain path: no empty part, no `..`, no backslash, no control character")]
+    /// A part of a name is empty, `.` or `..`, begins or ends with a space, or has a backslash or a control character.
+    #[error(
+        "`{0}` must be a plain path: no empty part, no `..`, no space around a part, no backslash, no control character"
+    )]
     UnsafePath(&'static str),
     /// Something is missing or malformed.
     #[error("{0}")]
@@ -103,17 +105,32 @@ impl FromStr for ModelRef {
         if text.len() > LONGEST {
             return Err(RefError::TooLong);
         }
-        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
-            return file(text);
-        };
-        match scheme.to_ascii_lowercase().as_str() {
-            "hf" => hugging_face(rest),
-            "file" => file(rest.strip_prefix("//").unwrap_or(rest)),
-            "https" | "http" => behind_url(text),
-            "s3" => s3(rest),
-            "oci" => oci(rest),
-            other => Err(RefError::UnknownScheme(other.to_owned())),
+        if text.contains(|c: char| c == '\\' || c.is_control()) {
+            return Err(RefError::UnsafePath("reference"));
         }
+        let model = match text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) {
+            Some((scheme, rest)) => behind_scheme(text, &scheme.to_ascii_lowercase(), rest)?,
+            None => file(text)?,
+        };
+        // Escaping may have made it longer, and an id has to be a reference too.
+        if model.to_string().len() > LONGEST { Err(RefError::TooLong) } else { Ok(model) }
+    }
+}
+
+fn behind_scheme(text: &str, scheme: &str, rest: &str) -> Result<ModelRef, RefError> {
+    match scheme {
+        "hf" => hugging_face(rest),
+        "file" => match rest.strip_prefix("//") {
+            Some(path) if !path.starts_with('/') => {
+                Err(RefError::Malformed("file: wants file:/path, file:///path or file:path; it takes no host"))
+            }
+            Some(path) => file(path),
+            None => file(rest),
+        },
+        "https" | "http" => behind_url(text),
+        "s3" => s3(rest),
+        "oci" => oci(rest),
+        other => Err(RefError::UnknownScheme(other.to_owned())),
     }
 }
 
@@ -122,9 +139,15 @@ fn is_scheme(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
-/// Checks that a name with `/` cannot lead anywhere else, on any system.
-fn plain<'a>(name: &'a str, what: &'static str) -> Result<&'a str, RefError> {
-    let good = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(|c: char| c == '\\' || c.is_control());
+/// Checks that a name with `/` cannot lead anywhere else, on any system, not even after percent-decoding.
+pub(crate) fn plain<'a>(name: &'a str, what: &'static str) -> Result<&'a str, RefError> {
+    let good = |part: &str| {
+        let decoded = percent_decoded(part);
+        !matches!(decoded.as_slice(), b"" | b"." | b"..")
+            && !decoded.iter().any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control())
+            && !part.contains(char::is_control)
+            && part.trim() == part
+    };
     if name.split('/').all(good) { Ok(name) } else { Err(RefError::UnsafePath(what)) }
 }
 
@@ -169,25 +192,27 @@ fn file(path: &str) -> Result<ModelRef, RefError> {
 }
 
 fn behind_url(text: &str) -> Result<ModelRef, RefError> {
+    const FORM: RefError = RefError::Malformed("https: wants https://host/path");
     // A `Url` resolves dots silently, so they are looked for before.
     let path = text.split(['?', '#']).next().unwrap_or_default();
-    let dots = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    if path.split(['/', '\\']).any(dots) {
+    if path.split('/').any(|part| matches!(percent_decoded(part).as_slice(), b"." | b"..")) {
         return Err(RefError::UnsafePath("path"));
     }
-    let mut url = Url::parse(text).map_err(|_| RefError::Malformed("https: wants https://host/path"))?;
+    let mut url = Url::parse(text).map_err(|_| FORM)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(RefError::Malformed(
             "a URL must not hold a user or a password; sources take credentials from the environment",
         ));
     }
-    let decoded: Vec<u8> = percent_decoded(url.path());
-    let decoded = String::from_utf8(decoded).map_err(|_| RefError::UnsafePath("path"))?;
-    plain(decoded.trim_start_matches('/'), "path")?;
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(RefError::Malformed("https: wants https://host/path"));
-    }
+    // Wide dots become plain ones in a host.
+    plain(url.host_str().ok_or(FORM)?, "host")?;
+    let path = url.path().strip_prefix('/').ok_or(FORM)?;
+    plain(path, "path")?;
+    String::from_utf8(percent_decoded(path)).map_err(|_| RefError::UnsafePath("path"))?;
     url.set_fragment(None);
+    if url.query() == Some("") {
+        url.set_query(None);
+    }
     Ok(ModelRef::Url { url })
 }
 
@@ -215,8 +240,11 @@ fn s3(rest: &str) -> Result<ModelRef, RefError> {
     const FORM: RefError = RefError::Malformed("s3: wants s3://bucket/key, or s3://bucket/folder/");
     let (bucket, key) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).ok_or(FORM)?;
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(good) {
-        return Err(RefError::Malformed("a bucket has 3 to 63 lower-case letters, digits, dots and dashes"));
+    let framed = bucket.starts_with(|c: char| c != '.' && c != '-') && !bucket.ends_with(['.', '-']);
+    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(good) || !framed {
+        return Err(RefError::Malformed(
+            "a bucket has 3 to 63 lower-case letters, digits, dots and dashes, and begins and ends with a letter or digit",
+        ));
     }
     let named = key.strip_suffix('/').unwrap_or(key);
     plain(named, "key")?;
@@ -227,7 +255,7 @@ fn oci(rest: &str) -> Result<ModelRef, RefError> {
     const FORM: RefError = RefError::Malformed("oci: wants oci://registry/repository with :tag or @sha256:digest");
     let (registry, name) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).ok_or(FORM)?;
     let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | ':' | '[' | ']');
-    if registry.is_empty() || !registry.chars().all(is_host) {
+    if !registry.chars().all(is_host) || !registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
         return Err(FORM);
     }
     let (name, digest) = match name.split_once('@') {
@@ -263,17 +291,15 @@ fn is_credential(parameter: &str) -> bool {
         .any(|word| name.contains(word))
 }
 
+/// What is kept of a query is kept as it is written: a source may tell `%20` from `+`.
 fn without_credentials(url: &Url) -> Url {
-    let kept: Vec<(String, String)> = url
-        .query_pairs()
-        .filter(|(name, _)| !is_credential(name))
-        .map(|(n, v)| (n.into_owned(), v.into_owned()))
-        .collect();
+    let is_kept = |pair: &&str| {
+        let name = url::form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name).unwrap_or_default();
+        !is_credential(&name)
+    };
+    let kept = url.query().map(|query| query.split('&').filter(is_kept).collect::<Vec<_>>().join("&"));
     let mut bare = url.clone();
-    bare.set_query(None);
-    if !kept.is_empty() {
-        bare.query_pairs_mut().extend_pairs(kept);
-    }
+    bare.set_query(kept.as_deref().filter(|kept| !kept.is_empty()));
     bare
 }
 
@@ -287,8 +313,9 @@ impl ModelRef {
     /// Where its file or folder belongs, below the models' folder. `None` for an absolute file, which stays where it is.
     #[must_use]
     pub fn cache_path(&self) -> Option<PathBuf> {
-        let at =
-            |revision: &Option<String>| revision.as_ref().map_or_else(String::new, |name| format!("@{}", flat(name)));
+        let at = |revision: &Option<String>| {
+            revision.as_ref().map_or_else(String::new, |name| format!("@{}", name.replace('/', "%2F")))
+        };
         let path = match self {
             Self::Hf { org, repo, path, revision } => {
                 let folder = format!("hf/{org}/{repo}{}", at(revision));
@@ -358,3 +385,6 @@ impl fmt::Display for ModelRef {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

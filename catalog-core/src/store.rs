@@ -93,6 +93,14 @@ pub struct ListFilter {
     pub limit: usize,
 }
 
+impl ListFilter {
+    /// Whether state and tag are what is asked for.
+    pub(crate) fn passes(&self, entry: &CatalogEntry) -> bool {
+        self.state.is_none_or(|state| entry.lifecycle == state)
+            && self.tag.as_ref().is_none_or(|tag| entry.tags.contains(tag))
+    }
+}
+
 /// Some entries, by id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
@@ -133,6 +141,14 @@ pub enum CatalogError {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// An entry names a path that leads out of where it belongs; nothing was changed (LO-CAT-10).
+    #[error("{id}: {} is no plain path; write it without `..`", path.display())]
+    UnsafePath {
+        /// The entry.
+        id: ModelId,
+        /// The path.
+        path: PathBuf,
     },
     /// The entry is gone and its files could not be removed.
     #[error("the entry is removed, and {} could not be; remove it by hand", path.display())]

@@ -12,7 +12,7 @@ use reqwest::header::{
 };
 use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::part::{Known, Part, Paths, Tools, Whole, failed_to};
 use crate::record::{Records, Wanted};
@@ -101,7 +101,7 @@ impl Download<'_> {
         }
         let part = self.open().await?;
         if let Some(here) = self.records.find(&self.paths.dest, self.wanted()) {
-            blocking(move || part.remove()).await??;
+            blocking(move || part.remove()).await?;
             self.count(&here);
             return Ok(Staged::here(here));
         }
@@ -114,13 +114,13 @@ impl Download<'_> {
                     let error = self.wrong(&whole.digest);
                     part = whole.into_part();
                     if !(state.resumed && std::mem::take(&mut may_begin_anew)) {
-                        blocking(move || part.remove()).await??;
+                        blocking(move || part.remove()).await?;
                         return Err(error);
                     }
                     // What was kept may have been damaged, or be of another version.
                     tracing::warn!(file = %self.file.name, "a resumed file has the wrong digest and is fetched anew");
                     let known = self.known_now(self.file.size, None);
-                    part = blocking(move || part.restart(&known).map(|()| part)).await??;
+                    part = blocking(move || part.restart(&known).map(|()| part)).await?;
                     state = State { total: self.file.size, transferred: state.transferred, ..State::default() };
                 }
                 _ => {
@@ -129,7 +129,7 @@ impl Download<'_> {
                         size_bytes: whole.length(),
                         digest: whole.digest.clone(),
                     };
-                    let whole = blocking(move || whole.sync().map(|()| whole)).await??;
+                    let whole = blocking(move || whole.sync().map(|()| whole)).await?;
                     return Ok(Staged { file, fresh: Some(whole), transferred: state.transferred });
                 }
             }
@@ -177,7 +177,7 @@ impl Download<'_> {
             }
             Ok::<_, std::io::Error>((digest == wanted).then_some(digest))
         });
-        let digest = match digest.await? {
+        let digest = match digest.await {
             _ if self.tools.cancel.is_cancelled() => return Err(FetchError::Canceled),
             result => result.map_err(failed_to("read", &dest))?,
         };
@@ -191,7 +191,7 @@ impl Download<'_> {
         let mut told = false;
         loop {
             let (paths, tools) = (self.paths.clone(), self.tools.clone());
-            if let Some(part) = blocking(move || Part::open(&paths, &tools)).await?? {
+            if let Some(part) = blocking(move || Part::open(&paths, &tools)).await? {
                 return Ok(part);
             }
             if !std::mem::replace(&mut told, true) {
@@ -220,7 +220,7 @@ impl Download<'_> {
                 State { at: part.length(), total, validator: known.validator, resumed: true, ..State::default() };
             Ok((part, state))
         })
-        .await?
+        .await
     }
 
     fn known_now(&self, size: Option<u64>, validator: Option<String>) -> Known {
@@ -255,16 +255,16 @@ impl Download<'_> {
     }
 
     async fn fetch(&self, writer: &mut Writer, state: &mut State) -> Result<(), FetchError> {
-        let mut failures = 0;
+        let (mut failures, mut furthest) = (0, state.at);
         loop {
-            let before = state.transferred;
             let (error, asked) = match self.attempt(writer, state).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, asked)) => (error, asked),
             };
-            if state.transferred > before {
-                failures = 0;
+            // A source that has no ranges and always breaks off gets nowhere, however much it sends.
+            if state.at > furthest {
+                (failures, furthest) = (0, state.at);
             }
             if failures >= self.retry.retries || asked.is_some_and(|asked| asked > LONGEST_WAIT) {
                 return Err(error);
@@ -419,8 +419,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Runs what blocks.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Canceled)
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+fn joined<T>(result: Result<T, JoinError>) -> T {
+    // A blocking task that has begun cannot be aborted.
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 enum Command {
@@ -456,6 +461,6 @@ impl Writer {
 
     async fn finish(self) -> Result<Part, FetchError> {
         drop(self.commands);
-        self.thread.await.map_err(|_| FetchError::Canceled)?
+        joined(self.thread.await)
     }
 }

@@ -133,13 +133,17 @@ impl Fetcher {
         let place = std::path::absolute(self.settings.models_dir.join(path))
             .map_err(failed_to("find", &self.settings.models_dir))?;
         let (folder, local_path) = layout(&place, &listing);
+        // Threads at work on it stop when nobody waits for them any more.
+        let cancel = context.cancel.child_token();
+        let _stop = cancel.clone().drop_guard();
+        let context = &FetchContext { cancel, ..context.clone() };
         let errand = Bring { fetcher: self, model, gate, source, expected, context, folder, listing };
         let (files, transferred_bytes) = errand.run().await?;
         Ok(Fetched { local_path, files, source_url: Some(errand.listing.source_url), transferred_bytes })
     }
 
     /// Lists, and tries again what may pass.
-    async fn list(&self, source: &dyn Source, model: &ModelRef, gate: &Gate) -> Result<Listing, FetchError> {
+    pub(crate) async fn list(&self, source: &dyn Source, model: &ModelRef, gate: &Gate) -> Result<Listing, FetchError> {
         let mut tries = 0;
         loop {
             match source.list(model, gate).await {
@@ -241,7 +245,7 @@ impl Bring<'_> {
             return Ok(());
         }
         for whole in done.iter_mut().filter_map(|staged| staged.fresh.take()) {
-            blocking(move || whole.into_part().remove()).await??;
+            blocking(move || whole.into_part().remove()).await?;
         }
         Err(FetchError::Digest { file: self.model.to_string(), expected: expected.clone(), found })
     }
@@ -252,7 +256,7 @@ impl Bring<'_> {
         let version = self.listing.files.iter().find(|listed| listed.name == staged.file.name);
         let version = version.and_then(|listed| listed.version.clone());
         let (records, digest) = (self.fetcher.records.clone(), staged.file.digest.clone());
-        blocking(move || whole.publish(|dest| records.put(dest, &digest, version.as_deref()))).await??;
+        blocking(move || whole.publish(|dest| records.put(dest, &digest, version.as_deref()))).await?;
         self.context.progress.file_done(&staged.file.name);
         Ok(())
     }
@@ -275,7 +279,7 @@ impl Bring<'_> {
                 _ => Ok(()),
             }
         })
-        .await?
+        .await
     }
 
     fn paths(&self, file: &RemoteFile) -> Paths {

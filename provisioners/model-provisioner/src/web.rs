@@ -6,7 +6,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use catalog_core::FetchError;
@@ -106,11 +106,13 @@ impl WebSettings {
 /// Lets requests out that the policy lets out.
 pub struct Web {
     policy: OutboundPolicy,
-    stall_timeout: Duration,
-    /// Connects to public addresses only.
-    public: Client,
+    settings: WebSettings,
+    /// Certificates to trust instead of the system's.
+    roots: Option<Vec<Certificate>>,
+    /// Connects to public addresses only. Made when it is wanted, since reading the system's certificates takes a while.
+    public: OnceLock<Client>,
     /// Connects to any address. Apart from the other so that they never share a connection.
-    any: Client,
+    any: OnceLock<Client>,
 }
 
 impl Web {
@@ -119,12 +121,38 @@ impl Web {
     /// # Errors
     /// [`FetchError::Unsupported`] when certificates cannot be used.
     pub fn new(policy: OutboundPolicy, settings: &WebSettings) -> Result<Self, FetchError> {
-        Ok(Self {
-            policy,
-            stall_timeout: settings.stall_timeout,
-            public: client(settings, Reach::Public)?,
-            any: client(settings, Reach::Any)?,
-        })
+        let roots = settings.ca_pem.as_ref().map(|pem| Certificate::from_pem_bundle(pem)).transpose();
+        let roots = roots.map_err(unusable)?;
+        Ok(Self { policy, settings: settings.clone(), roots, public: OnceLock::new(), any: OnceLock::new() })
+    }
+
+    fn client(&self, reach: Reach) -> Result<&Client, FetchError> {
+        let place = match reach {
+            Reach::Public => &self.public,
+            Reach::Any => &self.any,
+        };
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        let client = self.build(reach).map_err(unusable)?;
+        Ok(place.get_or_init(|| client))
+    }
+
+    fn build(&self, reach: Reach) -> reqwest::Result<Client> {
+        http_util::install_crypto();
+        let builder = Client::builder()
+            .user_agent(concat!("llama-orch/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(self.settings.connect_timeout)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            // Files that are fetched in parallel get connections of their own.
+            .http1_only()
+            .dns_resolver(Resolver { reach });
+        match &self.roots {
+            Some(roots) => builder.tls_certs_only(roots.iter().cloned()).build(),
+            None => builder.build(),
+        }
     }
 
     /// The gate for one errand.
@@ -139,7 +167,7 @@ impl Web {
     /// Longest silence of a source.
     #[must_use]
     pub fn stall_timeout(&self) -> Duration {
-        self.stall_timeout
+        self.settings.stall_timeout
     }
 }
 
@@ -149,24 +177,8 @@ impl fmt::Debug for Web {
     }
 }
 
-fn client(settings: &WebSettings, reach: Reach) -> Result<Client, FetchError> {
-    http_util::install_crypto();
-    let unusable = |error: reqwest::Error| {
-        FetchError::Unsupported(format!("the http client cannot be built: {}", chain(&error.without_url())))
-    };
-    let mut builder = Client::builder()
-        .user_agent(concat!("llama-orch/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(settings.connect_timeout)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        // Files that are fetched in parallel get connections of their own.
-        .http1_only()
-        .dns_resolver(Resolver { reach });
-    if let Some(pem) = &settings.ca_pem {
-        builder = builder.tls_certs_only(Certificate::from_pem_bundle(pem).map_err(unusable)?);
-    }
-    builder.build().map_err(unusable)
+fn unusable(error: reqwest::Error) -> FetchError {
+    FetchError::Unsupported(format!("the http client cannot be built: {}", chain(&error.without_url())))
 }
 
 /// Resolves names and leaves out addresses that must not be connected to.
@@ -212,7 +224,7 @@ impl Gate {
     /// Longest silence of a source.
     #[must_use]
     pub fn stall_timeout(&self) -> Duration {
-        self.web.stall_timeout
+        self.web.stall_timeout()
     }
 
     /// Asks for a small document and reads it.
@@ -284,10 +296,7 @@ impl Gate {
     }
 
     async fn send(&self, request: &Request, url: &Url, range: Option<&Range>) -> Result<Response, FetchError> {
-        let client = match self.web.policy.check(&self.errand, url)? {
-            Reach::Public => &self.web.public,
-            Reach::Any => &self.web.any,
-        };
+        let client = self.web.client(self.web.policy.check(&self.errand, url)?)?;
         let mut bare = url.clone();
         // Whoever redirects does not choose the credentials that are sent.
         let is_bare = bare.set_username("").is_ok() && bare.set_password(None).is_ok();

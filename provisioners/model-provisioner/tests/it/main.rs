@@ -1,6 +1,11 @@
-//! Models fetched from servers.
+//! The sources and the downloader against servers on loopback.
 
-mod fetching;
+mod downloads;
+mod hub;
 mod oci;
+mod origin;
+mod policy;
 mod s3;
+mod secrets;
 mod servers;
+mod support;

@@ -1,0 +1,10 @@
+//! The catalog as its callers see it.
+
+mod conformance;
+mod delete;
+mod engines;
+mod fetch;
+mod processes;
+mod refusal;
+mod support;
+mod verify;
