@@ -1,8 +1,12 @@
-//! The sources and the downloader against servers on loopback.
+//! Models fetched from servers.
 
 mod downloads;
+mod fetching;
 mod hub;
+mod oci;
 mod origin;
 mod policy;
 mod provisioning;
+mod s3;
+mod servers;
 mod support;
