@@ -2,17 +2,13 @@
 
 use catalog_core::{Digest, FetchError};
 use config_schema::OutboundMode;
-use model_provisioner::Environment;
 use serde_json::{Value, json};
 
-use crate::fetching::{Fetching, content, outbound, until_it_is_there};
+use crate::secrets::{fetch, fetch_as, until_it_is_there};
 use crate::servers::cutter::Cutter;
 use crate::servers::registry::{Auth, INDEX, PASSWORD, Registry, USER};
 use crate::servers::tokens::TokenService;
-
-fn nobody() -> Environment {
-    Environment::default()
-}
+use crate::support::{Asker, Setup, SmallDisk, content};
 
 fn digest_of(descriptor: &Value) -> Digest {
     descriptor["digest"].as_str().expect("a text").parse().expect("a digest")
@@ -32,14 +28,14 @@ async fn one_file() {
     let digest = digest_of(&manifest);
     for reference in [":1.0".to_owned(), format!("@{digest}"), String::new(), format!(":1.0@{digest}")] {
         let reference = format!("oci://{host}/llm/tiny{reference}");
-        let fetching = Fetching::new(nobody());
-        let fetched = fetching.fetch(&reference).await.expect("it is there");
+        let setup = Setup::new();
+        let fetched = fetch(&setup, &reference).await.expect("it is there");
         assert_eq!(fetched.local_path.file_name().expect("a name"), "tiny.gguf");
-        assert!(fetched.local_path.starts_with(fetching.path("oci")), "{reference}: {:?}", fetched.local_path);
+        assert!(fetched.local_path.starts_with(setup.dir().join("oci")), "{reference}: {:?}", fetched.local_path);
         assert!(std::fs::read(&fetched.local_path).expect("a file") == bytes);
         assert_eq!((fetched.files[0].size_bytes, &fetched.files[0].digest), (300_000, &Digest::of(&bytes)));
         assert_eq!(fetched.source_url, Some(format!("http://{host}/v2/llm/tiny/manifests/{digest}")));
-        assert_eq!(fetching.fetch(&reference).await.expect("it is here").transferred_bytes, 0);
+        assert_eq!(fetch(&setup, &reference).await.expect("it is here").transferred_bytes, 0);
     }
 }
 
@@ -55,8 +51,8 @@ async fn several_files() {
     layers.push(registry.push("llm/many", "application/vnd.docker.ai.gguf.v3", b"GGUF").await);
     registry.tag("llm/many", "1", &layers).await;
     let reference = format!("oci://127.0.0.1:{}/llm/many:1", registry.port);
-    let fetching = Fetching::new(nobody());
-    let fetched = fetching.fetch(&reference).await.expect("they are there");
+    let setup = Setup::new();
+    let fetched = fetch(&setup, &reference).await.expect("they are there");
     assert!(fetched.local_path.is_dir());
     let mut names: Vec<_> = fetched.files.iter().map(|file| file.name.as_str()).collect();
     let gguf = format!("{}.gguf", Digest::of(b"GGUF").hex());
@@ -64,7 +60,7 @@ async fn several_files() {
     assert_eq!(names, ["0", "1", "2", "3", "4"].map(|number| format!("weights/{number}.safetensors")));
     assert_eq!(std::fs::read(fetched.local_path.join(gguf)).expect("a file"), b"GGUF");
     assert_eq!(fetched.transferred_bytes, 50_004);
-    assert_eq!(fetching.fetch(&reference).await.expect("they are here").transferred_bytes, 0);
+    assert_eq!(fetch(&setup, &reference).await.expect("they are here").transferred_bytes, 0);
 }
 
 /// LO-MOD-06: 100 cuts within one fetch, and 20 that each end a fetch: what is here is kept, and the file is whole.
@@ -77,17 +73,17 @@ async fn cuts() {
 
     let line = Cutter::before(registry.port, 5, 100, 16_000).await;
     let reference = format!("oci://127.0.0.1:{}/llm/tiny:1", line.port);
-    let fetching = Fetching { retries: 200, ..Fetching::new(nobody()) };
-    let fetched = fetching.fetch(&reference).await.expect("it goes on");
+    let setup = Setup { retries: 200, ..Setup::new() };
+    let fetched = fetch(&setup, &reference).await.expect("it goes on");
     assert_eq!((line.left(), fetched.transferred_bytes), (0, bytes.len() as u64), "nothing came twice");
     assert!(std::fs::read(&fetched.local_path).expect("a file") == bytes);
 
     let line = Cutter::before(registry.port, 6, 20, 64_000).await;
     let reference = format!("oci://127.0.0.1:{}/llm/tiny:1", line.port);
-    let fetching = Fetching { retries: 0, ..Fetching::new(nobody()) };
-    let path = until_it_is_there(&fetching, &reference, &line).await;
+    let setup = Setup { retries: 0, ..Setup::new() };
+    let path = until_it_is_there(&setup, &reference, &line).await;
     assert!(std::fs::read(&path).expect("a file") == bytes);
-    assert_eq!(fetching.files().len(), 1);
+    assert_eq!(setup.files().len(), 1);
 }
 
 /// ORCH-3703: neither a layer nor a manifest that is not what its digest says is kept.
@@ -98,8 +94,14 @@ async fn wrong_digests() {
     let layer = registry.push_file("llm/tiny", "tiny.gguf", &bytes).await;
     let manifest = registry.tag("llm/tiny", "1", std::slice::from_ref(&layer)).await;
     let host = format!("oci://127.0.0.1:{}", registry.port);
-    let fetching = Fetching::new(nobody());
-    let refused = async |expected: Option<&Digest>, reference: &str| match fetching.fetch_as(reference, expected).await
+    let setup = Setup::new();
+    let refused = async |expected: Option<&Digest>, reference: &str| match fetch_as(
+        &setup,
+        reference,
+        expected,
+        &Asker::operator(),
+    )
+    .await
     {
         Err(FetchError::Digest { file, expected, .. }) => (file, expected),
         other => panic!("{other:?}"),
@@ -108,12 +110,12 @@ async fn wrong_digests() {
     let other = Digest::of(b"another file");
     let (file, expected) = refused(Some(&other), &format!("{host}/llm/tiny:1")).await;
     assert_eq!((file.as_str(), expected), ("tiny.gguf", other));
-    assert_eq!(fetching.files(), [""; 0]);
+    assert_eq!(setup.files(), [""; 0]);
 
     registry.corrupt(&digest_of(&layer), &content(4, 100_000));
     let (file, expected) = refused(None, &format!("{host}/llm/tiny:1")).await;
     assert_eq!((file.as_str(), expected), ("tiny.gguf", Digest::of(&bytes)));
-    assert_eq!(fetching.files(), [""; 0]);
+    assert_eq!(setup.files(), [""; 0]);
 
     let digest = digest_of(&manifest);
     registry.corrupt(&digest, br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"a/b","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#);
@@ -130,22 +132,21 @@ async fn policies() {
     let layer = registry.push_file("llm/tiny", "tiny.gguf", b"model").await;
     registry.tag("llm/tiny", "1", &[layer]).await;
     let reference = format!("oci://127.0.0.1:{}/llm/tiny:1", registry.port);
-    for (mode, allow, configured, key) in [
-        (OutboundMode::Deny, &[][..], true, "policy.outbound.mode"),
-        (OutboundMode::Configured, &[], false, "[[catalog.models]]"),
-        (OutboundMode::Allowlist, &["elsewhere.example"], true, "policy.outbound.allow"),
-        (OutboundMode::Allow, &[], false, "policy.outbound.allow"),
+    for (mode, allow, asker, key) in [
+        (OutboundMode::Deny, &[][..], Asker::operator(), "policy.outbound.mode"),
+        (OutboundMode::Configured, &[], Asker::client(), "[[catalog.models]]"),
+        (OutboundMode::Allowlist, &["elsewhere.example"], Asker::operator(), "policy.outbound.allow"),
+        (OutboundMode::Allow, &[], Asker::client(), "policy.outbound.allow"),
     ] {
-        let fetching = Fetching { outbound: outbound(mode, allow), configured, ..Fetching::new(nobody()) };
-        match fetching.fetch(&reference).await {
+        let setup = Setup::new().outbound(mode, allow);
+        match fetch_as(&setup, &reference, None, &asker).await {
             Err(FetchError::Denied(text)) => assert!(text.contains(key), "{mode}: {text}"),
             other => panic!("{mode}: {other:?}"),
         }
-        assert_eq!(fetching.files(), [""; 0]);
+        assert_eq!(setup.files(), [""; 0]);
     }
-    let listed = outbound(OutboundMode::Allowlist, &["127.0.0.1"]);
-    let fetching = Fetching { outbound: listed, configured: false, ..Fetching::new(nobody()) };
-    fetching.fetch(&reference).await.expect("it is listed");
+    let setup = Setup::new().outbound(OutboundMode::Allowlist, &["127.0.0.1"]);
+    fetch_as(&setup, &reference, None, &Asker::client()).await.expect("it is listed");
 }
 
 /// ORCH-3091: what is not there, and what there is no room for, is said so.
@@ -155,22 +156,22 @@ async fn missing_and_too_large() {
     let layer = registry.push_file("llm/tiny", "tiny.gguf", &content(8, 1000)).await;
     registry.tag("llm/tiny", "1", &[layer]).await;
     let host = format!("oci://127.0.0.1:{}", registry.port);
-    let fetching = Fetching::new(nobody());
+    let setup = Setup::new();
     let unknown = Digest::of(b"unknown");
     for name in
         ["llm/tiny:2".to_owned(), "llm/tiny".to_owned(), "llm/missing:1".to_owned(), format!("llm/tiny@{unknown}")]
     {
-        match fetching.fetch(&format!("{host}/{name}")).await {
+        match fetch(&setup, &format!("{host}/{name}")).await {
             Err(FetchError::NotFound(text)) => assert!(text.contains(&name), "{text}"),
             other => panic!("{name}: {other:?}"),
         }
     }
-    let fetching = Fetching { free_bytes: 999, ..fetching };
-    match fetching.fetch(&format!("{host}/llm/tiny:1")).await {
+    let setup = Setup { disk: Some(SmallDisk::shared(999)), ..setup };
+    match fetch(&setup, &format!("{host}/llm/tiny:1")).await {
         Err(FetchError::NoSpace { needed_bytes: 1000, free_bytes: 999, .. }) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(fetching.files(), [""; 0]);
+    assert_eq!(setup.files(), [""; 0]);
 }
 
 /// LO-MOD-03: a registry with passwords gets those that are meant for it, and nobody else does.
@@ -181,15 +182,14 @@ async fn passwords() {
     registry.tag("llm/tiny", "1", &[layer]).await;
     let port = registry.port;
     let reference = format!("oci://127.0.0.1:{port}/llm/tiny:1");
-    let fetching = Fetching::new(Registry::environment(port, USER, PASSWORD));
-    fetching.fetch(&reference).await.expect("the password is right");
-    for (environment, why) in [
-        (nobody(), "wants credentials"),
-        (Registry::environment(port, USER, "wrong"), "does not take OCI_USERNAME"),
-        (Registry::environment(1, USER, PASSWORD), "wants credentials"),
+    let setup = Registry::setup(port, USER, PASSWORD);
+    fetch(&setup, &reference).await.expect("the password is right");
+    for (setup, why) in [
+        (Setup::new(), "wants credentials"),
+        (Registry::setup(port, USER, "wrong"), "does not take OCI_USERNAME"),
+        (Registry::setup(1, USER, PASSWORD), "wants credentials"),
     ] {
-        let fetching = Fetching::new(environment);
-        match fetching.fetch(&reference).await {
+        match fetch(&setup, &reference).await {
             Err(FetchError::Unauthorized(text)) => {
                 assert!(text.contains(why) && text.contains("OCI_PASSWORD") && text.contains("OCI_REGISTRY"), "{text}");
             }
@@ -212,13 +212,12 @@ async fn tokens() {
         ];
         registry.tag("llm/tiny", "1", &layers).await;
         let reference = format!("oci://127.0.0.1:{}/llm/tiny:1", registry.port);
-        let environment = match account {
-            Some((user, password)) => Registry::environment(registry.port, user, password),
-            None => Registry::environment(1, USER, PASSWORD),
+        let setup = match account {
+            Some((user, password)) => Registry::setup(registry.port, user, password),
+            None => Registry::setup(1, USER, PASSWORD),
         };
-        let listed = outbound(OutboundMode::Configured, &["127.0.0.1"]);
-        let fetching = Fetching { outbound: listed, ..Fetching::new(environment) };
-        fetching.fetch(&reference).await.expect("the token is taken");
+        let setup = setup.outbound(OutboundMode::Configured, &["127.0.0.1"]);
+        fetch(&setup, &reference).await.expect("the token is taken");
         let asked = registry.tokens().asked();
         assert_eq!(asked.len() > 1, lasts == 0, "{asked:?}");
         for head in &asked {
@@ -226,16 +225,16 @@ async fn tokens() {
             assert_eq!(head.contains("authorization: Basic"), account.is_some(), "{head}");
         }
 
-        let wrong = Registry::environment(registry.port, USER, "wrong");
-        let fetching = Fetching { models: tempfile::tempdir().expect("a folder"), environment: wrong, ..fetching };
-        match (fetching.fetch(&reference).await, account) {
+        let wrong = Registry::setup(registry.port, USER, "wrong");
+        let setup = wrong.outbound(OutboundMode::Configured, &["127.0.0.1"]);
+        match (fetch(&setup, &reference).await, account) {
             (Ok(_), None) => {}
             (Err(FetchError::Unauthorized(text)), Some(_)) => assert!(text.contains("OCI_PASSWORD"), "{text}"),
             (other, _) => panic!("{other:?}"),
         }
         // A token service is another host, or another port of this one.
-        let fetching = Fetching { outbound: outbound(OutboundMode::Configured, &[]), ..fetching };
-        match fetching.fetch(&reference).await {
+        let setup = setup.outbound(OutboundMode::Configured, &[]);
+        match fetch(&setup, &reference).await {
             Err(FetchError::Denied(text)) => assert!(text.contains("policy.outbound.allow"), "{text}"),
             other => panic!("{other:?}"),
         }
@@ -248,7 +247,7 @@ async fn titles_that_lead_elsewhere() {
     let Some(registry) = Registry::start(Auth::Nobody).await else { return };
     let good = registry.push_file("llm/tiny", "good", b"good").await;
     let reference = format!("oci://127.0.0.1:{}/llm/tiny:1", registry.port);
-    let fetching = Fetching::new(nobody());
+    let setup = Setup::new();
     for (title, why) in [
         ("../x", "not a plain path"),
         ("a/../../x", "not a plain path"),
@@ -261,10 +260,10 @@ async fn titles_that_lead_elsewhere() {
     ] {
         let bad = registry.push_file("llm/tiny", title, b"bad").await;
         registry.tag("llm/tiny", "1", &[good.clone(), bad]).await;
-        match fetching.fetch(&reference).await {
+        match fetch(&setup, &reference).await {
             Err(FetchError::Unsupported(text)) => assert!(text.contains(why), "{text}"),
             other => panic!("{title}: {other:?}"),
         }
-        assert_eq!(fetching.files(), [""; 0]);
+        assert_eq!(setup.files(), [""; 0]);
     }
 }

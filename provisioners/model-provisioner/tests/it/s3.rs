@@ -2,14 +2,14 @@
 
 use catalog_core::{Digest, FetchError};
 use config_schema::OutboundMode;
-use model_provisioner::Environment;
 
-use crate::fetching::{Fetching, content, outbound, until_it_is_there};
+use crate::secrets::{fetch, fetch_as, until_it_is_there};
 use crate::servers::cutter::Cutter;
 use crate::servers::s3::{KEY, S3Server, SECRET, TEMPORARY};
+use crate::support::{Asker, Setup, SmallDisk, content};
 
-fn account(port: u16) -> Environment {
-    S3Server::environment(port, &[KEY, SECRET])
+fn account(port: u16) -> Setup {
+    S3Server::setup(port, &[KEY, SECRET])
 }
 
 /// ORCH-3090: an object, with and without credentials; what is here is not fetched again.
@@ -19,22 +19,22 @@ async fn one_object() {
     server.make_bucket("models").await;
     let bytes = content(1, 300_000);
     server.put("models", "llm/ä b+c&d=1%41 (x)/mödel.gguf", &bytes, &[]).await;
-    let fetching = Fetching::new(account(server.port));
+    let setup = account(server.port);
     let reference = "s3://models/llm/ä b+c&d=1%41 (x)/mödel.gguf";
-    let fetched = fetching.fetch(reference).await.expect("it is there");
-    assert_eq!(fetched.local_path, fetching.path("s3/models/llm/ä b+c&d=1%41 (x)/mödel.gguf"));
+    let fetched = fetch(&setup, reference).await.expect("it is there");
+    assert_eq!(fetched.local_path, setup.dir().join("s3/models/llm/ä b+c&d=1%41 (x)/mödel.gguf"));
     assert_eq!(std::fs::read(&fetched.local_path).expect("a file"), bytes);
     assert_eq!((fetched.files[0].size_bytes, &fetched.files[0].digest), (300_000, &Digest::of(&bytes)));
     assert_eq!(fetched.transferred_bytes, 300_000);
     let url = fetched.source_url.expect("a URL");
     assert!(url.ends_with("/models/llm/%C3%A4%20b%2Bc%26d%3D1%2541%20%28x%29/m%C3%B6del.gguf"), "{url}");
 
-    assert_eq!(fetching.fetch(reference).await.expect("it is here").transferred_bytes, 0);
+    assert_eq!(fetch(&setup, reference).await.expect("it is here").transferred_bytes, 0);
 
     for credentials in [&TEMPORARY[..], &[]] {
         server.put("models", "public.gguf", &bytes, &[("x-amz-acl", "public-read")]).await;
-        let fetching = Fetching::new(S3Server::environment(server.port, credentials));
-        let fetched = fetching.fetch("s3://models/public.gguf").await.expect("anybody may read it");
+        let setup = S3Server::setup(server.port, credentials);
+        let fetched = fetch(&setup, "s3://models/public.gguf").await.expect("anybody may read it");
         assert_eq!(std::fs::read(&fetched.local_path).expect("a file"), bytes);
     }
 }
@@ -54,16 +54,16 @@ async fn a_folder() {
     server.put("models", "llm/", b"", &[]).await;
     server.put("models", "llm/empty/", b"", &[]).await;
     server.put("models", "llm-other/x", b"x", &[]).await;
-    let fetching = Fetching::new(account(server.port));
-    let fetched = fetching.fetch("s3://models/llm/").await.expect("they are there");
-    assert_eq!(fetched.local_path, fetching.path("s3/models/llm"));
-    assert_eq!(fetching.files(), expected);
+    let setup = account(server.port);
+    let fetched = fetch(&setup, "s3://models/llm/").await.expect("they are there");
+    assert_eq!(fetched.local_path, setup.dir().join("s3/models/llm"));
+    assert_eq!(setup.files(), expected);
     for (number, file) in fetched.files.iter().map(|file| (&file.name[file.name.len() - 14..][..2], file)) {
         let bytes = content(number.parse().expect("a number"), 1000);
         assert_eq!(file.digest, Digest::of(&bytes), "{}", file.name);
         assert_eq!(std::fs::read(fetched.local_path.join(&file.name)).expect("a file"), bytes);
     }
-    assert_eq!(fetching.fetch("s3://models/llm/").await.expect("they are here").transferred_bytes, 0);
+    assert_eq!(fetch(&setup, "s3://models/llm/").await.expect("they are here").transferred_bytes, 0);
 }
 
 /// LO-MOD-06: 100 cuts within one fetch, and 20 that each end a fetch: what is here is kept, and the file is whole.
@@ -75,16 +75,16 @@ async fn cuts() {
     server.put("models", "m.gguf", &bytes, &[]).await;
 
     let line = Cutter::before(server.port, 3, 100, 16_000).await;
-    let fetching = Fetching { retries: 200, ..Fetching::new(account(line.port)) };
-    let fetched = fetching.fetch("s3://models/m.gguf").await.expect("it goes on");
+    let setup = Setup { retries: 200, ..account(line.port) };
+    let fetched = fetch(&setup, "s3://models/m.gguf").await.expect("it goes on");
     assert_eq!((line.left(), fetched.transferred_bytes), (0, bytes.len() as u64), "nothing came twice");
     assert!(std::fs::read(&fetched.local_path).expect("a file") == bytes);
 
     let line = Cutter::before(server.port, 4, 20, 64_000).await;
-    let fetching = Fetching { retries: 0, ..Fetching::new(account(line.port)) };
-    let fetched = until_it_is_there(&fetching, "s3://models/m.gguf", &line).await;
+    let setup = Setup { retries: 0, ..account(line.port) };
+    let fetched = until_it_is_there(&setup, "s3://models/m.gguf", &line).await;
     assert!(std::fs::read(&fetched).expect("a file") == bytes);
-    assert_eq!(fetching.files(), ["s3/models/m.gguf"]);
+    assert_eq!(setup.files(), ["s3/models/m.gguf"]);
 }
 
 /// LO-MOD-06, ORCH-3703: an object that is replaced while it is fetched never gives a mixture.
@@ -96,18 +96,18 @@ async fn a_replaced_object() {
     for expected in [None, Some(Digest::of(&old)), Some(Digest::of(&new))] {
         server.put("models", "m.gguf", &old, &[]).await;
         let line = Cutter::before(server.port, 7, 2, 100_000).await;
-        let fetching = Fetching { retries: 0, ..Fetching::new(account(line.port)) };
-        fetching.fetch_as("s3://models/m.gguf", expected.as_ref()).await.expect_err("it is cut");
+        let setup = Setup { retries: 0, ..account(line.port) };
+        fetch_as(&setup, "s3://models/m.gguf", expected.as_ref(), &Asker::operator()).await.expect_err("it is cut");
         server.put("models", "m.gguf", &new, &[]).await;
-        let fetching = Fetching { retries: 5, ..fetching };
-        match fetching.fetch_as("s3://models/m.gguf", expected.as_ref()).await {
+        let setup = Setup { retries: 5, ..setup };
+        match fetch_as(&setup, "s3://models/m.gguf", expected.as_ref(), &Asker::operator()).await {
             Ok(fetched) => {
                 assert_ne!(expected, Some(Digest::of(&old)));
                 assert!(std::fs::read(&fetched.local_path).expect("a file") == new);
             }
             Err(FetchError::Digest { found, .. }) => {
                 assert_eq!((expected, found), (Some(Digest::of(&old)), Digest::of(&new)));
-                assert_eq!(fetching.files(), [""; 0]);
+                assert_eq!(setup.files(), [""; 0]);
             }
             Err(error) => panic!("{error}"),
         }
@@ -120,23 +120,21 @@ async fn policies() {
     let Some(server) = S3Server::start().await else { return };
     server.make_bucket("models").await;
     server.put("models", "m.gguf", b"model", &[]).await;
-    for (mode, allow, configured, key) in [
-        (OutboundMode::Deny, &[][..], true, "policy.outbound.mode"),
-        (OutboundMode::Configured, &[], false, "[[catalog.models]]"),
-        (OutboundMode::Allowlist, &["elsewhere.example"], true, "policy.outbound.allow"),
-        (OutboundMode::Allow, &[], false, "policy.outbound.allow"),
+    for (mode, allow, asker, key) in [
+        (OutboundMode::Deny, &[][..], Asker::operator(), "policy.outbound.mode"),
+        (OutboundMode::Configured, &[], Asker::client(), "[[catalog.models]]"),
+        (OutboundMode::Allowlist, &["elsewhere.example"], Asker::operator(), "policy.outbound.allow"),
+        (OutboundMode::Allow, &[], Asker::client(), "policy.outbound.allow"),
     ] {
-        let fetching = Fetching::new(account(server.port));
-        let fetching = Fetching { outbound: outbound(mode, allow), configured, ..fetching };
-        match fetching.fetch("s3://models/m.gguf").await {
+        let setup = account(server.port).outbound(mode, allow);
+        match fetch_as(&setup, "s3://models/m.gguf", None, &asker).await {
             Err(FetchError::Denied(text)) => assert!(text.contains(key), "{mode}: {text}"),
             other => panic!("{mode}: {other:?}"),
         }
-        assert_eq!(fetching.files(), [""; 0]);
+        assert_eq!(setup.files(), [""; 0]);
     }
-    let listed = outbound(OutboundMode::Allowlist, &["127.0.0.1"]);
-    let fetching = Fetching { outbound: listed, configured: false, ..Fetching::new(account(server.port)) };
-    fetching.fetch("s3://models/m.gguf").await.expect("it is listed");
+    let setup = account(server.port).outbound(OutboundMode::Allowlist, &["127.0.0.1"]);
+    fetch_as(&setup, "s3://models/m.gguf", None, &Asker::client()).await.expect("it is listed");
 }
 
 /// ORCH-3091: what is not there, and what there is no room for, is said so.
@@ -145,7 +143,7 @@ async fn missing_and_too_large() {
     let Some(server) = S3Server::start().await else { return };
     server.make_bucket("models").await;
     server.put("models", "llm/m.gguf", &content(8, 1000), &[]).await;
-    let fetching = Fetching::new(account(server.port));
+    let setup = account(server.port);
     for (reference, why) in [
         ("s3://models/missing.gguf", "no such object"),
         ("s3://models/llm", "no such object"),
@@ -153,19 +151,19 @@ async fn missing_and_too_large() {
         ("s3://missing/m.gguf", "no such bucket"),
         ("s3://missing/llm/", "no such bucket"),
     ] {
-        match fetching.fetch(reference).await {
+        match fetch(&setup, reference).await {
             Err(FetchError::NotFound(text)) => assert!(text.contains(reference) && text.contains(why), "{text}"),
             other => panic!("{reference}: {other:?}"),
         }
     }
-    let fetching = Fetching { free_bytes: 999, ..fetching };
+    let setup = Setup { disk: Some(SmallDisk::shared(999)), ..setup };
     for reference in ["s3://models/llm/m.gguf", "s3://models/llm/"] {
-        match fetching.fetch(reference).await {
+        match fetch(&setup, reference).await {
             Err(FetchError::NoSpace { needed_bytes: 1000, free_bytes: 999, .. }) => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(fetching.files(), [""; 0]);
+    assert_eq!(setup.files(), [""; 0]);
 }
 
 /// LO-MOD-03: refused credentials are not shown, and the variable to change is named.
@@ -182,26 +180,22 @@ async fn wrong_credentials() {
         (&[TEMPORARY[0], TEMPORARY[1], "old"], "AWS_SESSION_TOKEN"),
     ] {
         for reference in ["s3://models/llm/m.gguf", "s3://models/llm/"] {
-            let fetching = Fetching::new(S3Server::environment(server.port, credentials));
-            match fetching.fetch(reference).await {
+            let setup = S3Server::setup(server.port, credentials);
+            match fetch(&setup, reference).await {
                 Err(FetchError::Unauthorized(text)) => assert!(text.contains(variable), "{text}"),
                 other => panic!("{credentials:?}: {other:?}"),
             }
         }
     }
-    let fetching = Fetching::new(S3Server::environment(server.port, &[]));
-    match fetching.fetch("s3://models/llm/m.gguf").await {
+    let setup = S3Server::setup(server.port, &[]);
+    match fetch(&setup, "s3://models/llm/m.gguf").await {
         Err(FetchError::Unauthorized(text)) => assert!(text.contains("set AWS_ACCESS_KEY_ID"), "{text}"),
         other => panic!("{other:?}"),
     }
-    let elsewhere = Environment::from_fn(|name| match name {
-        "AWS_REGION" => Some("us-east-1".to_owned()),
-        "AWS_ENDPOINT_URL" => Some(format!("http://127.0.0.1:{}", server.port)),
-        "AWS_ACCESS_KEY_ID" => Some(KEY.to_owned()),
-        "AWS_SECRET_ACCESS_KEY" => Some(SECRET.to_owned()),
-        _ => None,
-    });
-    match Fetching::new(elsewhere).fetch("s3://models/llm/m.gguf").await {
+    let setup =
+        Setup::new().env("AWS_REGION", "us-east-1").env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+    let setup = setup.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", server.port));
+    match fetch(&setup, "s3://models/llm/m.gguf").await {
         Err(FetchError::Unsupported(text)) => assert!(text.contains("AWS_REGION=eu-west-1"), "{text}"),
         other => panic!("{other:?}"),
     }
@@ -216,16 +210,16 @@ async fn names_that_lead_elsewhere() {
     for (number, name) in names.iter().enumerate() {
         server.put("models", &format!("{number}/good"), b"good", &[]).await;
         server.put_raw("models", &format!("{number}/{name}"), b"bad").await;
-        let fetching = Fetching::new(account(server.port));
-        match fetching.fetch(&format!("s3://models/{number}/")).await {
+        let setup = account(server.port);
+        match fetch(&setup, &format!("s3://models/{number}/")).await {
             Err(FetchError::Unsupported(text)) => assert!(text.contains("not a plain path"), "{text}"),
             other => panic!("{name}: {other:?}"),
         }
-        assert_eq!(fetching.files(), [""; 0]);
+        assert_eq!(setup.files(), [""; 0]);
     }
     server.put("models", "both/a", b"file", &[]).await;
     server.put("models", "both/a/b", b"in a folder of that name", &[]).await;
-    match Fetching::new(account(server.port)).fetch("s3://models/both/").await {
+    match fetch(&account(server.port), "s3://models/both/").await {
         Err(FetchError::Unsupported(text)) => assert!(text.contains("a file and a folder"), "{text}"),
         other => panic!("{other:?}"),
     }

@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use catalog_core::Digest;
-use model_provisioner::Environment;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 
 use super::tokens::TokenService;
 use super::{Killed, program, start};
+use crate::support::Setup;
 
 /// The registry's program.
 const PROGRAM: &str = "LLAMA_ORCH_OCI_REGISTRY";
@@ -74,14 +74,10 @@ impl Registry {
         Some(Self { port, auth, http: Client::new(), _process: process, dir })
     }
 
-    /// What a user would have in the environment for the registry at `port`.
-    pub(crate) fn environment(port: u16, user: &str, password: &str) -> Environment {
-        Environment::from_fn(|name| match name {
-            "OCI_REGISTRY" => Some(format!("127.0.0.1:{port}")),
-            "OCI_USERNAME" => Some(user.to_owned()),
-            "OCI_PASSWORD" => Some(password.to_owned()),
-            _ => None,
-        })
+    /// A fetcher's setup with credentials for the registry at `port`.
+    pub(crate) fn setup(port: u16, user: &str, password: &str) -> Setup {
+        let registry = format!("127.0.0.1:{port}");
+        Setup::new().env("OCI_REGISTRY", registry).env("OCI_USERNAME", user).env("OCI_PASSWORD", password)
     }
 
     /// Its token service.

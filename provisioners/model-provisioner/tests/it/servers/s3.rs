@@ -3,7 +3,6 @@
 use std::process::Command;
 use std::time::Duration;
 
-use model_provisioner::Environment;
 use reqwest::{Client, Response};
 use rusty_s3::actions::{CreateBucket, PutObject};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
@@ -12,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Killed, program, start};
+use crate::support::Setup;
 
 /// The Python that has moto.
 const PYTHON: &str = "LLAMA_ORCH_S3_PYTHON";
@@ -44,15 +44,12 @@ impl S3Server {
         Some(Self { port, http: Client::new(), _process: process, _dir: dir })
     }
 
-    /// What a user would have in the environment, with the service at `port`.
-    pub(crate) fn environment(port: u16, credentials: &[&str]) -> Environment {
+    /// A fetcher's setup with the service at `port`, for whoever has these credentials.
+    pub(crate) fn setup(port: u16, credentials: &[&str]) -> Setup {
         let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-        let credentials: Vec<_> = names.into_iter().zip(credentials).collect();
-        Environment::from_fn(|name| match name {
-            "AWS_ENDPOINT_URL_S3" => Some(format!("http://127.0.0.1:{port}")),
-            "AWS_REGION" => Some(REGION.to_owned()),
-            _ => Some((*credentials.iter().find(|(known, _)| *known == name)?.1).to_owned()),
-        })
+        let setup =
+            Setup::new().env("AWS_ENDPOINT_URL_S3", format!("http://127.0.0.1:{port}")).env("AWS_REGION", REGION);
+        names.into_iter().zip(credentials).fold(setup, |setup, (name, value)| setup.env(name, *value))
     }
 
     /// Makes a bucket.
