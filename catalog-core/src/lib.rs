@@ -1,7 +1,8 @@
 //! What models and engines are known, and what their files say.
 //!
-//! A [`ModelRef`] says where a model comes from and how it must be; a [`CatalogStore`] remembers which ones are here; the
-//! readers find out from a file's header what it holds. Never here: the network, other processes, secrets (LO-CAT-09).
+//! A [`ModelRef`] says where a model comes from and how it must be; a [`CatalogStore`] remembers which ones are here, and an
+//! [`EngineCatalogStore`] which engines; [`verify_files`] and [`judge`] find out whether one may be used; the readers find out
+//! from a file's header what it holds. Never here: the network, other processes, secrets (LO-CAT-09).
 
 mod digest;
 mod engines;
@@ -27,5 +28,5 @@ pub use fs_catalog::FsCatalog;
 pub use model_ref::{ModelRef, RefError};
 pub use sqlite_catalog::SqliteCatalog;
 pub use store::{CatalogError, CatalogStore, ListFilter, Page};
-pub use trust::{CaRoots, RootsError, Trust, checked_signatures, judge};
+pub use trust::{RootsError, Trust, checked_signatures, judge};
 pub use verdict::{FilesVerdict, Verdict, VerifyError, verify_digest, verify_files};

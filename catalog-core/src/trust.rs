@@ -25,7 +25,8 @@ mod signature;
 #[cfg(test)]
 mod tests;
 
-pub use signature::{CaRoots, RootsError};
+use signature::CaRoots;
+pub use signature::RootsError;
 
 /// What the operator and a request ask for. What an entry asks for is added when it is [judged](judge): the strictest wins.
 #[derive(Clone, Debug)]

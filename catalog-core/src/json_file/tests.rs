@@ -108,13 +108,18 @@ fn changes_by_others_are_seen() {
     let dir = tempfile::tempdir().expect("a folder");
     let (one, other) = (open(dir.path()), open(dir.path()));
     for round in 0..50 {
-        put(&other, &format!("{round:02}"));
-        assert_eq!(texts(&one).len(), round + 1);
+        let text = format!("{round:02}");
+        let change = other.change(|notes| {
+            *notes = [(text.as_str().into(), Note(text.clone()).into())].into();
+            Ok(((), true))
+        });
+        change.expect("it is written");
+        assert_eq!(texts(&one), [text]);
     }
     let path = dir.path().join("notes.json");
     let text = std::fs::read_to_string(&path).expect("it is read");
-    std::fs::write(&path, text.replace("\"49\"", "\"99\"")).expect("it is written");
-    assert_eq!(texts(&one).last().map(String::as_str), Some("99"));
+    std::fs::write(&path, text.replace("\"49\"", "\"by hand\"")).expect("it is written");
+    assert_eq!(texts(&one), ["by hand"]);
     std::fs::remove_file(&path).expect("it is removed");
     assert!(texts(&one).is_empty());
 }

@@ -15,8 +15,8 @@ use crate::{CatalogEntry, Digest};
 const CODE_SIGNING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x03];
 
 /// Certificates that signatures must lead to.
-#[derive(Clone, Debug, Default)]
-pub struct CaRoots(Vec<TrustAnchor<'static>>);
+#[derive(Clone, Debug)]
+pub(super) struct CaRoots(Vec<TrustAnchor<'static>>);
 
 /// A text is no root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,10 +61,7 @@ pub(super) enum SignatureError {
 
 impl CaRoots {
     /// Reads roots, one or more certificates in each text, PEM.
-    ///
-    /// # Errors
-    /// [`RootsError`] when a text has none, or something that is none.
-    pub fn parse(texts: &[String]) -> Result<Self, RootsError> {
+    pub(super) fn parse(texts: &[String]) -> Result<Self, RootsError> {
         let mut anchors = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let found = certificates(text).map_err(|_| RootsError { index })?;
@@ -77,8 +74,7 @@ impl CaRoots {
     }
 
     /// Whether there is none, so that no signature can hold.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

@@ -78,8 +78,8 @@ fn write_until_killed(store: &dyn CatalogStore, name: &str) {
     for number in 0.. {
         let id = format!("hf:{name}/{number:06}");
         store.put(entry(&id)).expect("it is written");
-        // Not `println`, which a test's harness may keep.
-        writeln!(std::io::stdout(), "> {id}").expect("somebody listens");
+        // Not `println`, which a test's harness may keep; and the harness has begun a line.
+        writeln!(std::io::stdout(), "\n> {id}").expect("somebody listens");
     }
 }
 
@@ -128,7 +128,7 @@ fn what_was_confirmed_survives_a_kill() {
             let store = place.open();
             let found = ids(store.as_ref(), &ALL);
             assert!(confirmed.iter().all(|id| found.contains(id)), "{kind:?}: {round}");
-            // The last write may have been done without having been confirmed.
+            // The last write of each round may have been done without having been confirmed.
             assert!(found.len() <= confirmed.len() + 1 + round, "{kind:?}: {round}");
             store.put(entry(&format!("hf:after/{round}"))).expect("it is written");
             confirmed.push(format!("hf:after/{round}"));

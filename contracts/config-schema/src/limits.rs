@@ -157,7 +157,9 @@ words! {
 pub struct Outbound {
     /// Where the daemon may connect to.
     pub mode: OutboundMode,
-    /// Host names, for `allowlist`.
+    /// Host names or addresses; `*.example.org` is every host below `example.org`. The only ones for `allowlist`; further ones
+    /// for `configured`, besides those that a model's source is known to use. In every mode only these may have an address
+    /// that is not a public one.
     pub allow: Vec<String>,
     /// Whether engines may be installed through the system's package manager; a pool can say otherwise for itself.
     pub allow_package_installs: bool,

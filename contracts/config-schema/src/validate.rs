@@ -2,6 +2,7 @@
 
 mod pools;
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::path::Path;
 
@@ -109,12 +110,16 @@ fn outbound(outbound: &Outbound, findings: &mut Findings) {
     let path = "policy.outbound.allow";
     match (outbound.mode, outbound.allow.is_empty()) {
         (OutboundMode::Allowlist, true) => findings.warning(path, "is empty, so nothing may be reached"),
-        (OutboundMode::Allowlist, false) | (_, true) => {}
-        (mode, false) => findings.warning(path, format!("has no effect with mode `{mode}`")),
+        (OutboundMode::Deny, false) => findings.warning(path, "has no effect with mode `deny`"),
+        _ => {}
     }
     for (i, host) in outbound.allow.iter().enumerate() {
         if host.is_empty() || host.contains(['/', ' ', '@']) {
             findings.problem(format!("{path}[{i}]"), "expected a host name, without scheme and path");
+        } else if host.contains(':') && host.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_err() {
+            findings.problem(format!("{path}[{i}]"), "expected a host name, without port");
+        } else if host.trim_start_matches("*.").contains('*') {
+            findings.problem(format!("{path}[{i}]"), "`*` stands at the beginning only, as in `*.example.org`");
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catalog_core::{CatalogEntry, Digest, FetchContext, FetchError, Fetched, ModelFetcher, ModelRef, StoredFile};
+use catalog_core::{
+    CatalogEntry, Digest, FetchContext, FetchError, Fetched, FileFetcher, ModelFetcher, ModelRef, StoredFile,
+};
 use futures_util::StreamExt;
 use http_util::Secret;
 use http_util::retry::RetryPolicy;
@@ -91,15 +93,16 @@ pub struct Fetcher {
     sources: Sources,
     settings: FetchSettings,
     records: Records,
-    local: Arc<dyn ModelFetcher>,
+    local: FileFetcher,
     flights: Arc<Flights>,
 }
 
 impl Fetcher {
-    /// A fetcher that lets `local` look for references to files of this machine.
+    /// A fetcher that has fetched nothing yet. References to files of this machine are looked for there and nowhere else.
     #[must_use]
-    pub fn new(web: Arc<Web>, sources: Sources, settings: FetchSettings, local: Arc<dyn ModelFetcher>) -> Self {
+    pub fn new(web: Arc<Web>, sources: Sources, settings: FetchSettings) -> Self {
         let records = Records::new(&settings.models_dir);
+        let local = FileFetcher::new(&settings.models_dir);
         Self { web, sources, settings, records, local, flights: Arc::default() }
     }
 

@@ -1,12 +1,13 @@
 //! Makes a model present, verified and registered (ORCH-3700).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api_types::{ModelId, Verification, VerificationOutcome};
 use catalog_core::{
-    CatalogEntry, CatalogError, CatalogStore, Digest, FetchContext, FetchError, Fetched, ModelFetcher, ModelRef,
-    RefError, ResolvedModel,
+    CatalogEntry, CatalogError, CatalogStore, Digest, FetchContext, FetchError, Fetched, FileFetcher, FsCatalog,
+    ModelFetcher, ModelRef, RefError, ResolvedModel, Verdict,
 };
 
 use crate::download::blocking;
@@ -73,6 +74,19 @@ pub enum ProvisionError {
     },
 }
 
+impl ModelProvisioner<FsCatalog, FileFetcher> {
+    /// Models that are on this machine, with relative references and the index `models.json` in `cache_dir`. Never goes online
+    /// (ORCH-3701).
+    ///
+    /// # Errors
+    /// [`CatalogError`] when the index cannot be used.
+    pub fn file_only(cache_dir: impl Into<PathBuf>) -> Result<Self, CatalogError> {
+        let cache_dir = cache_dir.into();
+        let catalog = FsCatalog::open(&cache_dir, &cache_dir)?;
+        Ok(Self::new(Arc::new(catalog), Arc::new(FileFetcher::new(cache_dir))))
+    }
+}
+
 impl<C: CatalogStore + ?Sized + 'static, F: ModelFetcher + ?Sized> ModelProvisioner<C, F> {
     /// Models of `catalog`, brought by `fetcher`.
     #[must_use]
@@ -115,15 +129,14 @@ impl<C: CatalogStore + ?Sized + 'static, F: ModelFetcher + ?Sized> ModelProvisio
         {
             return Err(ProvisionError::OtherDigest { id, expected: expected.clone(), found: found.clone() });
         }
-        if let (Some(resolved), Some((found, entry))) = (located, &known) {
-            tracing::debug!(model = %id, path = %resolved.local_path.display(), "model is here already");
-            return Ok(Provisioned {
-                model: resolved,
-                digest: Some(found.clone()),
-                verification: entry.verification.clone(),
-                transferred_bytes: 0,
-                took: begun.elapsed(),
-            });
+        if let (Some(model), Some((found, entry))) = (located, &known) {
+            tracing::debug!(model = %id, path = %model.local_path.display(), "model is here already");
+            let verification = match &digest {
+                Some(_) => self.confirm(&id, entry).await?,
+                None => entry.verification.clone(),
+            };
+            let digest = Some(found.clone());
+            return Ok(Provisioned { model, digest, verification, transferred_bytes: 0, took: begun.elapsed() });
         }
         let expected = digest.or(known.map(|(digest, _)| digest));
         let fetched = self.fetcher.fetch(model, expected.as_ref(), context).await.map_err(failed)?;
@@ -140,6 +153,27 @@ impl<C: CatalogStore + ?Sized + 'static, F: ModelFetcher + ?Sized> ModelProvisio
         Ok(blocking(move || Ok::<_, CatalogError>((catalog.locate(&model)?, catalog.get(&id)?))).await?)
     }
 
+    /// What was found about a model whose digest is now confirmed: nobody needs to be warned any more that there was none.
+    async fn confirm(&self, id: &ModelId, entry: &CatalogEntry) -> Result<Option<Verification>, ProvisionError> {
+        let is_unverified = |found: &Verification| found.findings == [UNVERIFIED];
+        let Some(found) = entry.verification.clone().filter(is_unverified) else {
+            return Ok(entry.verification.clone());
+        };
+        let passed = Verdict::pass().at(found.verified_at_ms);
+        let (catalog, id, confirmed) = (Arc::clone(&self.catalog), id.clone(), passed.clone());
+        blocking(move || {
+            catalog.update(&id, &mut |entry| {
+                let mut entry = entry?;
+                if entry.verification.as_ref().is_some_and(is_unverified) {
+                    entry.verification = Some(confirmed.clone());
+                }
+                Some(entry)
+            })
+        })
+        .await?;
+        Ok(Some(passed))
+    }
+
     async fn register(
         &self,
         id: ModelId,
@@ -149,11 +183,11 @@ impl<C: CatalogStore + ?Sized + 'static, F: ModelFetcher + ?Sized> ModelProvisio
     ) -> Result<Provisioned, ProvisionError> {
         let now = now_ms();
         let digest = CatalogEntry::manifest_digest(&fetched.files);
-        let verification = Verification {
-            outcome: if verified { VerificationOutcome::Pass } else { VerificationOutcome::Warn },
-            findings: if verified { Vec::new() } else { vec![UNVERIFIED.to_owned()] },
-            verified_at_ms: now,
+        let verdict = match verified {
+            true => Verdict::pass(),
+            false => Verdict { outcome: VerificationOutcome::Warn, findings: vec![UNVERIFIED.to_owned()] },
         };
+        let verification = verdict.at(now);
         let provisioned = Provisioned {
             model: ResolvedModel { id: id.clone(), local_path: fetched.local_path.clone() },
             digest: digest.clone(),

@@ -177,6 +177,9 @@ fn limits_hold_or_are_refused() {
         ("[sessions]\ncost_per_1k_tokens = -1.0", "sessions.cost_per_1k_tokens"),
         ("[admission]\ntoken_rate_limit_rps = 0.0", "admission.token_rate_limit_rps"),
         ("[admission]\ntoken_rate_limit_burst = 9", "admission.token_rate_limit_burst"),
+        ("[policy.outbound]\nallow = [\"https://example.org\"]", "policy.outbound.allow[0]"),
+        ("[policy.outbound]\nallow = [\"[::1]\", \"example.org:443\"]", "policy.outbound.allow[1]"),
+        ("[policy.outbound]\nallow = [\"*.example.org\", \"example.*\"]", "policy.outbound.allow[1]"),
     ];
     for (text, path) in cases {
         let found = problems(load_text(text));

@@ -1,6 +1,6 @@
 //! The Hub's layout.
 
-use catalog_core::{Digest, FetchError, ModelFetcher, ModelRef};
+use catalog_core::{Digest, FetchError, ModelRef};
 use model_provisioner::Peek;
 use serde_json::{Value, json};
 
@@ -149,7 +149,7 @@ async fn selections() {
     let parts = ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"];
     for (model, files, path) in [
         ("hf:org/repo/m-Q8.gguf", &["m-Q8.gguf"][..], "hf/org/repo/m-Q8.gguf"),
-        ("hf:org/repo/m-Q8.gguf@refs/pr/1", &["m-Q8.gguf"], "hf/org/repo@refs_pr_1/m-Q8.gguf"),
+        ("hf:org/repo/m-Q8.gguf@refs/pr/1", &["m-Q8.gguf"], "hf/org/repo@refs%2Fpr%2F1/m-Q8.gguf"),
         ("hf:org/repo/Q4/m-00001-of-00003.gguf", &parts, "hf/org/repo/Q4/m-00001-of-00003.gguf"),
         ("hf:org/repo/Q4", &parts, "hf/org/repo/Q4"),
     ] {
@@ -210,15 +210,15 @@ async fn a_look_at_the_header() {
     let mut seen = Vec::new();
     let mut read = |beginning: &[u8]| {
         seen = beginning.to_vec();
-        if beginning.len() < 400_000 { Peek::More(400_000) } else { Peek::Done }
+        if beginning.len() < 550_000 { Peek::More(550_000) } else { Peek::Done }
     };
     let peeked = setup.fetcher().peek(&model, &Asker::operator().context, &mut read).await.unwrap();
     assert_eq!(
         (peeked.file.as_str(), peeked.file_bytes, peeked.weights_bytes),
         ("m-00001-of-00002.gguf", Some(600_000), Some(600_010))
     );
-    assert_eq!(seen, bytes[..400_000]);
-    assert_eq!(delivery.sent(), 400_000);
+    assert!(seen == bytes[..550_000]);
+    assert_eq!(delivery.sent(), 550_000);
     assert!(setup.files().is_empty());
 
     let endless =
@@ -230,8 +230,10 @@ async fn a_look_at_the_header() {
 #[tokio::test]
 async fn local_files_are_not_asked_for() {
     let (hub, _delivery) = hub(vec![]).await;
-    let model = "file:/models/m.gguf".parse().unwrap();
-    let local = setup(&hub).fetcher().fetch(&model, None, &Asker::operator().context).await;
-    assert!(matches!(local, Err(FetchError::NotFound(text)) if text == "local"));
+    let setup = setup(&hub);
+    std::fs::write(setup.dir().join("m.gguf"), b"weights").unwrap();
+    let fetched = setup.fetch("file:m.gguf").await.unwrap();
+    assert_eq!((fetched.local_path, fetched.transferred_bytes), (setup.dir().join("m.gguf"), 0));
+    assert!(matches!(setup.fetch("file:other.gguf").await, Err(FetchError::NotFound(_))));
     assert!(hub.seen().is_empty());
 }

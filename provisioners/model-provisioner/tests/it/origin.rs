@@ -126,21 +126,22 @@ impl Origin {
 
     /// One that speaks TLS as `localhost`, and its certificate.
     pub(crate) async fn start_tls(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> (Self, Arc<[u8]>) {
-        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into();
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .unwrap()
+            .expect("known versions")
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
+            .expect("a fitting key");
         let origin = Self::serve(Arc::new(handler), Some(TlsAcceptor::from(Arc::new(config)))).await;
         (origin, cert.pem().into_bytes().into())
     }
 
     async fn serve(handler: Arc<Handler>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
         let log = Arc::new(Mutex::new(Log::default()));
         let shared = Arc::clone(&log);
         let server = tokio::spawn(async move {
@@ -172,7 +173,7 @@ impl Origin {
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.log.lock().unwrap().seen.clone()
+        self.log.lock().expect("nobody panicked").seen.clone()
     }
 
     /// Requests for content.
@@ -182,7 +183,7 @@ impl Origin {
 
     /// Bytes of bodies that were written.
     pub(crate) fn sent(&self) -> usize {
-        self.log.lock().unwrap().sent
+        self.log.lock().expect("nobody panicked").sent
     }
 }
 
@@ -207,7 +208,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     let headers = headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
     let path = lines[0].split(' ').nth(1).unwrap_or_default().to_owned();
     let seen = {
-        let mut log = log.lock().unwrap();
+        let mut log = log.lock().expect("nobody panicked");
         let seen = Seen { number: log.seen.len(), path, headers };
         log.seen.push(seen.clone());
         seen
@@ -226,7 +227,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     for piece in reply.body[..end].chunks(16 << 10) {
         socket.write_all(piece).await?;
         if !seen.is_probe() {
-            log.lock().unwrap().sent += piece.len();
+            log.lock().expect("nobody panicked").sent += piece.len();
         }
     }
     socket.flush().await?;

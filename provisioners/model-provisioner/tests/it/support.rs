@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use catalog_core::{Digest, FetchContext, FetchError, Fetched, ModelFetcher, ModelRef, Progress};
+use catalog_core::{Digest, FetchContext, FetchError, Fetched, ModelFetcher, Progress};
 use config_schema::{Outbound, OutboundMode};
 use http_util::retry::RetryPolicy;
 use model_provisioner::{Disk, Environment, FetchSettings, Fetcher, OutboundPolicy, Sources, Web, WebSettings};
@@ -32,7 +31,7 @@ impl Progress for Counted {
         self.waits.fetch_add(1, Ordering::Relaxed);
     }
     fn planned(&self, files: usize, bytes: Option<u64>) {
-        *self.planned.lock().unwrap() = Some((files, bytes));
+        *self.planned.lock().expect("nobody panicked") = Some((files, bytes));
     }
     fn advanced(&self, bytes: u64) {
         self.advanced.fetch_add(bytes, Ordering::Relaxed);
@@ -41,7 +40,7 @@ impl Progress for Counted {
         self.lost.fetch_add(bytes, Ordering::Relaxed);
     }
     fn file_done(&self, name: &str) {
-        self.done.lock().unwrap().push(name.to_owned());
+        self.done.lock().expect("nobody panicked").push(name.to_owned());
     }
 }
 
@@ -100,7 +99,7 @@ impl Setup {
             stall: Duration::from_secs(20),
             retries: 3,
             disk: None,
-            folder: Arc::new(tempfile::tempdir().unwrap()),
+            folder: Arc::new(tempfile::tempdir().expect("a folder")),
         }
     }
 
@@ -117,14 +116,14 @@ impl Setup {
 
     pub(crate) fn fetcher(&self) -> Fetcher {
         let settings = WebSettings { ca_pem: self.ca_pem.clone(), ..WebSettings::new(self.stall) };
-        let web = Arc::new(Web::new(OutboundPolicy::new(&self.outbound), &settings).unwrap());
+        let web = Arc::new(Web::new(OutboundPolicy::new(&self.outbound), &settings).expect("usable certificates"));
         let lookup = |name: &str| self.environment.iter().find(|(known, _)| *known == name).map(|(_, v)| v.clone());
-        let sources = Sources::new(&Environment::from_fn(lookup)).unwrap();
+        let sources = Sources::new(&Environment::from_fn(lookup)).expect("usable endpoints");
         let ms = Duration::from_millis;
         let retry = RetryPolicy { retries: self.retries, base: ms(1), cap: ms(5) };
         let mut fetching = FetchSettings { retry, ..FetchSettings::new(self.dir().to_owned(), 3) };
         fetching.disk = self.disk.clone().unwrap_or(fetching.disk);
-        Fetcher::new(web, sources, fetching, Arc::new(NoLocal))
+        Fetcher::new(web, sources, fetching)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -136,12 +135,14 @@ impl Setup {
         let mut found = Vec::new();
         let mut folders = vec![self.dir().to_owned()];
         while let Some(folder) = folders.pop() {
-            for entry in folder.read_dir().unwrap() {
-                let path: PathBuf = entry.unwrap().path();
+            for entry in folder.read_dir().expect("a folder") {
+                let path: PathBuf = entry.expect("an entry").path();
                 match path.is_dir() {
                     true if path.ends_with(".fetched") => {}
                     true => folders.push(path),
-                    false => found.push(path.strip_prefix(self.dir()).unwrap().to_str().unwrap().to_owned()),
+                    false => found.push(
+                        path.strip_prefix(self.dir()).expect("below it").to_str().expect("plain text").to_owned(),
+                    ),
                 }
             }
         }
@@ -159,17 +160,7 @@ impl Setup {
         digest: Option<&Digest>,
         asker: &Asker,
     ) -> Result<Fetched, FetchError> {
-        self.fetcher().fetch(&model.parse().unwrap(), digest, &asker.context).await
-    }
-}
-
-/// Stands for the reader of local files.
-struct NoLocal;
-
-#[async_trait]
-impl ModelFetcher for NoLocal {
-    async fn fetch(&self, _: &ModelRef, _: Option<&Digest>, _: &FetchContext) -> Result<Fetched, FetchError> {
-        Err(FetchError::NotFound("local".to_owned()))
+        self.fetcher().fetch(&model.parse().expect("a reference"), digest, &asker.context).await
     }
 }
 
@@ -192,8 +183,8 @@ impl Disk for SmallDisk {
     }
 
     fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-        let mut left = self.left.lock().unwrap();
-        let fits = bytes.len().min(usize::try_from(*left).unwrap());
+        let mut left = self.left.lock().expect("nobody panicked");
+        let fits = bytes.len().min(usize::try_from(*left).expect("a small disk"));
         file.write_all(&bytes[..fits])?;
         *left -= fits as u64;
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
