@@ -12,9 +12,11 @@ mod progress;
 mod quickstart;
 mod regen;
 mod repo;
+mod servers;
 mod simulate;
 mod specs;
 mod test;
+mod venv;
 
 use std::process::ExitCode;
 
@@ -31,7 +33,7 @@ struct Xtask {
 enum Command {
     /// Build, start a real engine and the daemon, stream one prompt's answer, take everything down.
     Quickstart(quickstart::Args),
-    /// Run the whole test suite, with a real engine attached.
+    /// Run the whole test suite, with a real engine attached and real servers at hand.
     Test(test::Args),
     /// Everything a merge needs: format, lints, specs, quickstart, tests.
     Ci,

@@ -1,8 +1,12 @@
-//! The sources and the downloader against servers on loopback.
+//! Models fetched from servers.
 
 mod downloads;
 mod hub;
+mod oci;
 mod origin;
 mod policy;
 mod provisioning;
+mod s3;
+mod secrets;
+mod servers;
 mod support;
