@@ -86,7 +86,11 @@ pub fn judge(entry: &CatalogEntry, trust: &Trust, now_ms: i64) -> Verdict {
         }
     }
     if let Err(findings) = signatures(entry, trust, is_strict, now_ms) {
-        let is_asked = is_strict || trust.require_signature || own.is_some_and(|own| own.require_signature);
+        // One that does not hold is worth a warning, whoever asked.
+        let is_asked = is_strict
+            || !entry.signatures.is_empty()
+            || trust.require_signature
+            || own.is_some_and(|own| own.require_signature);
         findings.into_iter().for_each(|finding| verdict.add(asked(is_asked), finding));
     }
     if entry.sbom.is_none() {

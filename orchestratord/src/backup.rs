@@ -16,6 +16,9 @@ use state_db::snapshot;
 /// What is left out: of databases, what belongs to their connections; of the rest, what is of this life or half done.
 const LEFT_OUT: [&str; 6] = ["-wal", "-shm", "-journal", ".lock", ".tmp", ".new"];
 
+/// The index of the artifacts beside the folder with them: it is made anew from what it lists, and its daemon has it to itself.
+const DERIVED: (&str, &str) = ("index.db", "sha256");
+
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -66,7 +69,8 @@ fn copy_folder(from: &Path, to: &Path, copied: &mut Copied) -> anyhow::Result<()
     for entry in entries {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         let name = entry.file_name();
-        if LEFT_OUT.iter().any(|ending| name.to_string_lossy().ends_with(ending)) {
+        let is_derived = name == DERIVED.0 && from.join(DERIVED.1).is_dir();
+        if is_derived || LEFT_OUT.iter().any(|ending| name.to_string_lossy().ends_with(ending)) {
             continue;
         }
         let kind = entry.file_type().with_context(|| format!("cannot read {}", path.display()))?;
@@ -88,14 +92,23 @@ fn copy_file(from: &Path, to: &Path, copied: &mut Copied) -> anyhow::Result<()> 
         snapshot(from, to)?;
         copied.bytes += fs::metadata(to).map_or(0, |metadata| metadata.len());
     } else {
-        match fs::copy(from, to) {
+        match copy_plain(from, to) {
             Ok(bytes) => copied.bytes += bytes,
             // Retention has removed it since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("cannot copy {}", from.display())),
         }
-        fs::File::open(to).and_then(|file| file.sync_all()).with_context(|| format!("cannot sync {}", to.display()))?;
     }
     copied.files += 1;
     Ok(())
+}
+
+/// Copies a file with the time of its last change, from which artifacts tell their age, onto the disk.
+fn copy_plain(from: &Path, to: &Path) -> io::Result<u64> {
+    let modified = fs::metadata(from)?.modified()?;
+    let bytes = fs::copy(from, to)?;
+    let copy = fs::File::options().write(true).open(to)?;
+    copy.set_modified(modified)?;
+    copy.sync_all()?;
+    Ok(bytes)
 }

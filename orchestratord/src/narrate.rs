@@ -400,7 +400,7 @@ pub fn pulled(id: &ModelId, provisioned: &Provisioned) {
 
 /// A model was verified.
 pub fn model_verified(id: &ModelId, verification: &Verification, digest: Option<&Digest>) {
-    let level = if verification.outcome == VerificationOutcome::Pass { Level::INFO } else { Level::WARN };
+    let level = if verification.findings.is_empty() { Level::INFO } else { Level::WARN };
     let findings = verification.findings.join("; ");
     let human = format_args!("has verified the model {id}: {}. {findings}", verification.outcome);
     narrate(

@@ -180,7 +180,10 @@ fn the_strictest_wins() {
     let root = ca();
     let unsigned = entry(Vec::new());
     let permissive = trust(TrustMode::Permissive, &[&root]);
-    assert_eq!(judged(&unsigned, &permissive).0, VerificationOutcome::Warn);
+    assert_eq!(judged(&unsigned, &permissive), (VerificationOutcome::Pass, "it is not signed".to_owned()));
+    let asking = TrustPolicy { require_signature: true, ..policy(TrustMode::Permissive, &[&root]) };
+    let asking = Trust::configured(&asking).expect("they are roots");
+    assert_eq!(judged(&unsigned, &asking).0, VerificationOutcome::Warn);
     assert_eq!(judged(&unsigned, &permissive.clone().strict()).0, VerificationOutcome::Fail);
     let own = CatalogEntry { trust_policy: Some(policy(TrustMode::Strict, &[])), ..unsigned.clone() };
     assert_eq!(judged(&own, &permissive).0, VerificationOutcome::Fail);
@@ -221,7 +224,7 @@ fn registries_and_sboms_are_enforced() {
     let here = |policy: &mut TrustPolicy| policy.allowed_registries = vec!["ghcr.io".to_owned(), "acme".to_owned()];
     use TrustMode::{Permissive, Strict};
     use VerificationOutcome::{Fail, Pass, Warn};
-    assert_eq!(judged_with(Strict, &|_| {}, &bare).0, Warn);
+    assert_eq!(judged_with(Strict, &|_| {}, &bare), (Pass, "it has no SBOM".to_owned()));
     assert_eq!(judged_with(Strict, &need_sbom, &bare).0, Fail);
     assert_eq!(judged_with(Permissive, &need_sbom, &bare).0, Warn);
     assert_eq!(judged_with(Strict, &need_sbom, &signed).0, Pass);

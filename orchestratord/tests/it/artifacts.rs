@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Daemon, Event, batch, config, eventually_async, id, start_engine, task, with};
+use crate::harness::{Daemon, Event, batch, config, eventually_async, id, set_faults, start_engine, task, with};
 
 const SLOW: &[&str] = &["--token-interval-ms", "20"];
 
@@ -44,7 +44,7 @@ async fn every_task_leaves_a_record() {
     let daemon =
         Daemon::before(&engine, "sampler_profile_version = \"v1\"\n[stream]\nmetrics_interval_ms = 600000").await;
     let completed = with(task("Completed, secretly.", 3), "output_mode", json!("json"));
-    let canceled = task("Canceled while it streams.", 500);
+    let canceled = task("Canceled while it streams.", 4);
     let expired = with(batch("Expired in the queue.", 1), "deadline_ms", json!(300));
     let dropped = task("Canceled in the queue.", 1);
     let late = with(task("Expired while it streams.", 500), "deadline_ms", json!(300));
@@ -52,6 +52,8 @@ async fn every_task_leaves_a_record() {
     // The first one, while nobody knows how slow the engine is.
     read.push((&late, "expired", raw(&daemon.run(&late).await.rest().await)));
     read.push((&completed, "completed", raw(&daemon.run(&completed).await.rest().await)));
+    // It looks as if it would soon be done, and never is: what waits for it is admitted, and expires.
+    set_faults(&engine, json!({"faults": [{"fault": {"stall": {"after_tokens": 2}}, "times": 1}]})).await;
     let mut running = daemon.run(&canceled).await;
     let mut seen = Vec::new();
     while seen.iter().filter(|event: &&Event| event.name == "token").count() < 2 {

@@ -1,8 +1,10 @@
 //! The feed of changes.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Daemon, PATIENCE, config, id, start_engine, task};
+use crate::harness::{Daemon, PATIENCE, id, start_engine, task};
 
 /// The feed as it is read.
 struct Feed {
@@ -32,7 +34,9 @@ impl Feed {
 
     /// The payload of the next event of this name for which `wanted` holds.
     async fn until(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < PATIENCE, "still waiting for `{name}`");
             let piece = self.piece().await.unwrap_or_else(|| panic!("the feed ended without `{name}`"));
             let Some(data) = piece.strip_prefix(&format!("event: {name}\ndata: ")) else { continue };
             let data: Value = serde_json::from_str(data.trim_end()).expect("JSON");
@@ -47,10 +51,8 @@ impl Feed {
 #[tokio::test]
 async fn watchers_see_what_changes() {
     let mut engine = start_engine(&[]);
-    let daemon = Daemon::start(&config(engine.url(), "")).await;
+    let daemon = Daemon::before(&engine, "").await;
     let mut feed = Feed::open(&daemon, "").await;
-    daemon.ready().await;
-    feed.until("pool", |pool| pool["id"] == "gpu0" && pool["health"]["ready"] == true).await;
     let task = task("x", 2);
     daemon.run(&task).await.until("end").await;
     for state in ["queued", "dispatched", "streaming", "completed"] {
@@ -63,7 +65,7 @@ async fn watchers_see_what_changes() {
     assert_eq!((&change["model_id"], &change["model"]["state"]), (&json!("hf:org/repo"), &json!("Active")));
     daemon.http().delete(daemon.url("/v1/catalog/models/hf:org%2Frepo")).send().await.expect("an answer");
     feed.until("model", |change| change["model"].is_null()).await;
-    engine.kill();
+    engine.kill().expect("the engine can be killed");
     feed.until("pool", |pool| pool["health"]["ready"] == false).await;
 }
 
