@@ -82,13 +82,14 @@ fn good(ca: &Ca) -> ModelSignature {
     sign(&plain_signer(ca), "ecdsa-p256-sha256", Digest::of(b"model").as_str())
 }
 
-/// Fails when strict, warns when permissive, both for this reason.
+/// Fails when strict, and warns when permissive where there is a signature, each time for this reason.
 fn refused(entry: &CatalogEntry, roots: &[&Ca], why: &str) {
     let (outcome, findings) = judged(entry, &trust(TrustMode::Strict, roots));
     assert_eq!(outcome, VerificationOutcome::Fail, "{findings}");
     assert!(findings.contains(why), "{findings}");
     let (outcome, findings) = judged(entry, &trust(TrustMode::Permissive, roots));
-    assert_eq!(outcome, VerificationOutcome::Warn, "{findings}");
+    let told = if entry.signatures.is_empty() { VerificationOutcome::Pass } else { VerificationOutcome::Warn };
+    assert_eq!(outcome, told, "{findings}");
     assert!(findings.contains(why), "{findings}");
     assert!(checked_signatures(entry, &trust(TrustMode::Strict, roots), NOW).iter().all(|it| !it.verified));
 }
