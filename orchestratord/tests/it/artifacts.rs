@@ -229,6 +229,10 @@ async fn a_document_is_kept_and_downloaded() {
     assert_eq!(get("range", "bytes=9999-").await.1, Some(format!("bytes */{length}")));
     assert_eq!(get("if-none-match", &etag).await, (304, None, Some(etag.clone()), String::new()));
     assert_eq!(get("if-none-match", "\"other\"").await, whole);
+    let path = format!("/v1/artifacts/{digest}");
+    let request = daemon.http().get(daemon.url(&path)).header("x-forwarded-proto", "https");
+    let seen: Value = request.send().await.expect("the daemon answers").json().await.expect("JSON");
+    assert_eq!(seen["download_url"], url, "no proxy is trusted here");
     let diff = json!({"kind": "diff", "content": {}, "parent": digest, "metadata": {"tool": "patch"}});
     let diff = created(&daemon, &diff).await;
     let record = daemon.json(&format!("/v1/artifacts/{}", diff["id"].as_str().expect("an id"))).await;
