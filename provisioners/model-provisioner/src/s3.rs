@@ -265,3 +265,66 @@ fn error_code(body: &[u8]) -> Option<&str> {
     let (code, _) = std::str::from_utf8(body).ok()?.split_once("<Code>")?.1.split_once("</Code>")?;
     (code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(variables: &[(&str, &str)], model: &str) -> Result<String, String> {
+        let value =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let home = S3::new(Environment::from_fn(value)).home(&model.parse().unwrap());
+        home.map(|home| home.origin.to_string()).map_err(|error| error.to_string())
+    }
+
+    /// LO-MOD-05: the host that is asked is the one that region and endpoint say, and no part of a URL can be slipped in.
+    #[test]
+    fn where_buckets_are() {
+        let model = "s3://models/m.gguf";
+        for (variables, model, origin) in [
+            (&[][..], model, "https://models.s3.us-east-1.amazonaws.com/"),
+            (&[("AWS_DEFAULT_REGION", "eu-west-1")], model, "https://models.s3.eu-west-1.amazonaws.com/"),
+            (&[("AWS_REGION", "cn-north-1")], model, "https://models.s3.cn-north-1.amazonaws.com.cn/"),
+            (&[], "s3://my.models/m.gguf", "https://s3.us-east-1.amazonaws.com/my.models/"),
+            (&[("AWS_ENDPOINT_URL", "https://minio.lan:9000/s3")], model, "https://minio.lan:9000/s3/models/"),
+            (
+                &[("AWS_ENDPOINT_URL_S3", "https://a.lan"), ("AWS_ENDPOINT_URL", "https://b.lan")],
+                model,
+                "https://a.lan/models/",
+            ),
+        ] {
+            assert_eq!(home(variables, model).as_deref(), Ok(origin));
+        }
+        for (name, value) in
+            [("AWS_REGION", "x.evil.example/"), ("AWS_ENDPOINT_URL", "ftp://secret@x"), ("AWS_ENDPOINT_URL_S3", "x")]
+        {
+            let error = home(&[(name, value)], model).unwrap_err();
+            assert!(error.contains(name) && !error.contains(value), "{error}");
+        }
+    }
+
+    /// ORCH-3703: only the checksum of a whole object says what a file must be.
+    #[test]
+    fn checksums() {
+        let digest = Digest::of(b"model");
+        let bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&digest.hex()[2 * at..][..2], 16).unwrap()).collect();
+        let whole = STANDARD.encode(bytes);
+        assert_eq!(whole_checksum(&whole), Some(digest));
+        for other in [format!("{whole}-2"), whole[4..].to_owned(), String::new(), "not base64!".to_owned()] {
+            assert_eq!(whole_checksum(&other), None, "{other}");
+        }
+    }
+
+    /// LO-MOD-03: of an error document nothing is shown but its code.
+    #[test]
+    fn codes_of_errors() {
+        for (body, code) in [
+            ("<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code><Message>m</Message></Error>", Some("NoSuchKey")),
+            ("<Error><Code>X-Amz-Signature=secret</Code></Error>", None),
+            ("<Error><Code>", None),
+            ("", None),
+        ] {
+            assert_eq!(error_code(body.as_bytes()), code, "{body}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Objects of S3.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use catalog_core::{Digest, FetchError};
 use config_schema::OutboundMode;
 
@@ -112,6 +114,34 @@ async fn a_replaced_object() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// ORCH-3703: an object that is not what it was uploaded as is not kept.
+#[tokio::test]
+async fn a_checksum() {
+    let Some(server) = S3Server::start().await else { return };
+    server.make_bucket("models").await;
+    // The SHA-256 of nothing, and of `model`.
+    let (wrong, right) = ("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", checksum(b"model"));
+    for (name, checksum, is_kept) in [("wrong", wrong, false), ("right", &right, true)] {
+        let headers = [("x-amz-checksum-sha256", checksum), ("x-amz-sdk-checksum-algorithm", "SHA256")];
+        server.put("models", name, b"model", &headers).await;
+        let setup = account(server.port);
+        match fetch(&setup, &format!("s3://models/{name}")).await {
+            Ok(_) => assert!(is_kept),
+            Err(FetchError::Digest { expected, .. }) => {
+                assert!(!is_kept && expected == Digest::of(b""));
+                assert_eq!(setup.files(), [""; 0]);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    let hex = Digest::of(bytes).hex().to_owned();
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");
+    STANDARD.encode((0..64).step_by(2).map(byte).collect::<Vec<_>>())
 }
 
 /// LO-MOD-05: nothing is asked for that the policy does not let out.
