@@ -51,7 +51,9 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{} (API {API_VERSIO
 
 const HELP: &str = "\
 Environment: LLAMA_ORCH_CONFIG, ORCHD_ADDR (alias BIND_ADDR), AUTH_TOKEN or AUTH_TOKEN_FILE, AUTH_OPTIONAL, TRUST_PROXY_AUTH,
-ORCHD_SSE_CHANNEL_CAP, ORCHD_SSE_MICROBATCH, ORCHD_SSE_HEARTBEAT_MS, CANCEL_ON_DISCONNECT, RUST_LOG.
+ORCHD_SSE_CHANNEL_CAP, ORCHD_SSE_MICROBATCH, ORCHD_SSE_HEARTBEAT_MS, CANCEL_ON_DISCONNECT, RUST_LOG. For fetching models:
+HF_TOKEN, HF_ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL_S3,
+OCI_REGISTRY, OCI_USERNAME, OCI_PASSWORD; SSL_CERT_FILE names certificates to trust instead of the system's.
 Order: flags, environment, file, defaults.
 
 SIGTERM and SIGINT stop it: no new connections, waiting tasks end at once, running ones have server.shutdown_grace_ms; a second

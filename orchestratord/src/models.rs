@@ -21,7 +21,7 @@ use api_types::{ErrorEnvelope, ErrorKind, ModelId, ModelLifecycle, TrustMode, Tr
 use catalog_core::{
     CatalogEntry, CatalogError, CatalogStore, Digest, FsCatalog, ListFilter, ModelRef, SqliteCatalog, Trust, judge,
 };
-use config_schema::{CatalogIndex, Config};
+use config_schema::{CatalogIndex, Config, OutboundMode};
 use model_provisioner::{
     Environment, FetchSettings, Fetcher, ModelProvisioner, OutboundPolicy, Sources, Web, WebSettings,
 };
@@ -126,6 +126,24 @@ impl Models {
     /// Whether the operator's own configuration names a model.
     pub fn is_configured(&self, id: &ModelId) -> bool {
         self.configured.contains_key(id)
+    }
+
+    /// Whether a client may have a file of this machine read: one below the models' folder, or one that the configuration
+    /// names. Of any other file not even its digest is a client's business.
+    ///
+    /// # Errors
+    /// `UNTRUSTED_ARTIFACT` with the key to change.
+    pub fn may_read(&self, model: &ModelRef, config: &Config) -> Result<(), ErrorEnvelope> {
+        let ModelRef::File { path } = model else { return Ok(()) };
+        let open = config.policy.outbound.mode == OutboundMode::Allow;
+        if open || path.is_relative() || path.starts_with(&config.catalog.models_dir) || self.is_configured(&model.id())
+        {
+            return Ok(());
+        }
+        let message = format!(
+            "{model} lies outside catalog.models_dir and the configuration does not name it; add it to [[catalog.models]]"
+        );
+        Err(ErrorEnvelope::new(ErrorKind::UntrustedArtifact, message))
     }
 
     fn configured_digest(&self, id: &ModelId) -> Option<Digest> {

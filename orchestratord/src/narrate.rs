@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use api_types::{
     Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest,
-    Verification, VerificationOutcome,
+    Verification,
 };
 use artifact_store::{PutError, ReadError};
 use catalog_core::{CatalogError, Digest};

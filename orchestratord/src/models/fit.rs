@@ -62,6 +62,7 @@ impl App {
     }
 
     async fn header(&self, model: &ModelRef) -> Result<ModelInfo, ErrorEnvelope> {
+        self.models.may_read(model, &self.config)?;
         let asked = model.clone();
         if let Some(found) = self.models.with_store(move |store| store.locate(&asked)).await? {
             let read = tokio::task::spawn_blocking(move || files::read_local(&found.local_path)).await;
@@ -110,8 +111,9 @@ impl App {
         };
         let mut info = info.map_err(unfit)?;
         // Further parts hold weights, too.
-        if let Some(shape) = &mut info.shape {
-            shape.weights_bytes = shape.weights_bytes.max(peeked.weights_bytes.unwrap_or(0));
+        let parts_bytes = peeked.weights_bytes.filter(|_| peeked.weights_bytes != peeked.file_bytes);
+        if let (Some(shape), Some(bytes)) = (&mut info.shape, parts_bytes) {
+            shape.weights_bytes = shape.weights_bytes.max(bytes);
         }
         Ok(info)
     }

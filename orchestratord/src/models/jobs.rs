@@ -207,7 +207,10 @@ impl Job {
                 () = tokio::time::sleep(REPORT) => {}
             }
             let now = self.bytes_done.load(Ordering::Relaxed);
-            self.measure(now - before);
+            // What an earlier try has left comes all at once and says nothing of the speed.
+            if before > 0 {
+                self.measure(now - before);
+            }
             before = now;
         }
         feed.tell(FeedEvent::ModelJob, || self.view());

@@ -85,7 +85,10 @@ impl App {
         let now_ms = self.unix_now_ms();
         let entry = registered(&reference, digest.clone(), model, now_ms);
         self.check_trust(&entry, asked)?;
-        let found = self.models.with_store(move |store| store.locate(&reference)).await?;
+        let found = match self.models.may_read(&reference, &self.config) {
+            Ok(()) => self.models.with_store(move |store| store.locate(&reference)).await?,
+            Err(_) => None,
+        };
         let (id, expected) = (entry.id.clone(), digest);
         let put = move |store: &dyn CatalogStore| {
             let mut contradicts = false;

@@ -32,6 +32,7 @@ impl App {
             .parse()
             .map_err(|error| ErrorEnvelope::new(ErrorKind::InvalidParams, format!("model reference: {error}")))?;
         let expected = self.expected_digest(&model, request.digest.as_deref()).await?;
+        self.models.may_read(&model, &self.config)?;
         let configured = self.models.is_configured(&model.id());
         if !model.is_local() {
             self.models.fetcher.permits(&model, configured, expected.is_some()).map_err(|error| failed(&error))?;

@@ -226,3 +226,32 @@ async fn the_digest_of_the_catalog_is_told() {
     let mut stream = daemon.run(&with(task("x", 1), "seed", json!(1))).await;
     assert_eq!(stream.until("started").await.data["model_digest"], digest);
 }
+
+/// LO-CAT-10: a client learns nothing of files that neither lie in the models' folder nor are named by the configuration.
+#[tokio::test]
+async fn a_client_has_no_other_files_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (secret, named) = (folder.path().join("secret"), folder.path().join("named"));
+    for path in [&secret, &named] {
+        fs::write(path, b"weights").expect("a file");
+    }
+    let settings = format!("\n[[catalog.models]]\nref = \"file:{}\"\n", named.display());
+    let daemon = Daemon::start(&(config("http://127.0.0.1:9", "") + &settings)).await;
+    let escaped = |path: &std::path::Path| format!("file:{}", path.display()).replace('/', "%2F");
+    let pull = async |path| daemon.post(&format!("/v1/catalog/models/{}/pull", escaped(path)), &json!({})).await;
+    for answer in [pull(&secret).await, daemon.get(&format!("/v1/catalog/fit?model_ref={}", escaped(&secret))).await] {
+        assert_eq!(answer.status(), 400);
+        let refusal: Value = answer.json().await.expect("JSON");
+        assert_eq!(refusal["code"], "UNTRUSTED_ARTIFACT", "{refusal}");
+        assert!(refusal["message"].as_str().is_some_and(|text| text.contains("[[catalog.models]]")), "{refusal}");
+    }
+    let id = format!("file:{}", secret.display());
+    let created = daemon.post("/v1/catalog/models", &json!({"id": id, "digest": digest_of(b"weights")})).await;
+    assert_eq!(created.status(), 201);
+    let created: Value = created.json().await.expect("JSON");
+    assert!(created["local_path"].is_null() && created["job"].is_null(), "{created}");
+    assert_eq!(pull(&named).await.status(), 202);
+    let record = format!("/v1/catalog/models/{}", escaped(&named));
+    eventually_async("the named one is here", async || (daemon.json(&record).await["size_bytes"] == 7).then_some(()))
+        .await;
+}
