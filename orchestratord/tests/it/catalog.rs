@@ -126,14 +126,13 @@ async fn a_model_that_is_not_what_it_must_be_is_barred() {
     let answer = daemon.post(&format!("/v1/catalog/models/{ESCAPED}/verify"), &json!({})).await;
     assert_eq!(answer.status(), 202);
     assert_eq!(answer.json::<Value>().await.expect("JSON"), json!({"status": "started"}));
-    eventually_async("the mismatch is found", async || {
-        (model(&daemon).await["verification"]["outcome"] == "fail").then_some(())
+    eventually_async("the mismatch is found and the pool not ready", async || {
+        (daemon.json("/v1/pools/gpu0/health").await["ready"] == false).then_some(())
     })
     .await;
+    assert_eq!(model(&daemon).await["verification"]["outcome"], "fail");
     let (status, refusal) = daemon.refusal(&task("x", 1)).await;
     assert_eq!((status, &refusal["code"]), (400, &json!("UNTRUSTED_ARTIFACT")), "{refusal}");
-    let health = daemon.json("/v1/pools/gpu0/health").await;
-    assert_eq!(health["ready"], false, "{health}");
     assert!(daemon.metric("catalog_verifications_total{result=\"fail\"").await >= 1.0);
 }
 
