@@ -98,6 +98,9 @@ impl App {
     /// The state at start: pools configured, none of them probed.
     pub fn new(config: Config, db: StateDb, models: Models, artifacts: ArtifactStore, clock: Clock) -> Arc<Self> {
         let metrics = Metrics::default();
+        for (id, state) in models.states() {
+            metrics.model_state(id.as_str(), Some(state));
+        }
         let pools = Pools::new(&config, &metrics);
         let scheduler = Scheduler::new(pools.specs());
         let sessions = Sessions::new(SessionLimits {

@@ -94,9 +94,10 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
 /// Checks what the configuration names without taking anything into use.
 ///
 /// # Errors
-/// A certificate that cannot be used.
+/// A certificate that cannot be used, a reference to a model that is none.
 pub fn check(loaded: &Loaded) -> anyhow::Result<()> {
-    http::Tls::load(&loaded.config.server).map(drop)
+    http::Tls::load(&loaded.config.server)?;
+    models::configured(&loaded.config).map(drop)
 }
 
 /// Raises the limit on open files as far as we may; what it is then, if that is too little.

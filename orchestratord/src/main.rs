@@ -78,11 +78,11 @@ fn main() -> ExitCode {
     if let Some(Command::Backup { target }) = command {
         return backup(&loaded, &target);
     }
+    if let Err(error) = daemon::check(&loaded) {
+        eprintln!("orchestratord: {error:#}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
     if check_only {
-        if let Err(error) = daemon::check(&loaded) {
-            eprintln!("orchestratord: {error:#}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
         println!(
             "{}: {} pools, would listen on {}",
             loaded.origin,

@@ -230,6 +230,16 @@ impl Models {
         })
     }
 
+    /// Every model with the state it is in.
+    pub fn states(&self) -> Vec<(ModelId, ModelLifecycle)> {
+        let standings = self.standings.read().unwrap_or_else(PoisonError::into_inner);
+        let state = |standing: &Standing| match standing.barred {
+            Some(Barred::Retired { .. }) => ModelLifecycle::Retired,
+            Some(Barred::Untrusted { .. }) | None => ModelLifecycle::Active,
+        };
+        standings.iter().map(|(id, standing)| (id.clone(), state(standing))).collect()
+    }
+
     /// The retired models with a deadline, and the deadline in milliseconds since the Unix epoch.
     pub fn retiring(&self) -> Vec<(ModelId, i64)> {
         let standings = self.standings.read().unwrap_or_else(PoisonError::into_inner);

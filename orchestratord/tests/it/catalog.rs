@@ -180,6 +180,7 @@ async fn the_deadline_of_a_retirement_ends_what_is_left() {
     daemon.start_again().await;
     let (_, refusal) = daemon.refusal(&task("z", 1)).await;
     assert_eq!(refusal["code"], "MODEL_DEPRECATED", "{refusal}");
+    assert!((daemon.metric(&format!("model_state{{model_id=\"{ID}\",state=\"Retired\"}}")).await - 1.0).abs() < 0.1);
     assert_eq!(retire(&daemon, json!({"state": "Retired", "deadline_ms": -1})).await, 400);
     assert_eq!(retire(&daemon, json!({"state": "Draft"})).await, 400);
 }

@@ -18,6 +18,7 @@ async fn a_wrong_configuration_is_refused() {
         (config("http://127.0.0.1:9", "[servr]"), "server"),
         (config("ftp://127.0.0.1:9", ""), "unix:"),
         (config("http://127.0.0.1:9", "slots = 0"), "slots"),
+        (config("http://127.0.0.1:9", "[[catalog.models]]\nref = \"ftp:x\""), "catalog.models[0].ref"),
         ("this is not toml".to_owned(), "llama-orch.toml"),
     ];
     for (config, hint) in cases {

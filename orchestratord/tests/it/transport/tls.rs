@@ -96,20 +96,20 @@ async fn unusable_certificates_are_refused() {
         (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
         std::fs::write(file, params.self_signed(&own).expect("signed").pem()).expect("written");
     }
-    for (settings, exit, says) in [
-        (settings(&missing, &key), 1, "server.tls_cert"),
-        (settings(&certificate, &missing), 1, "server.tls_key"),
-        (settings(&key, &key), 1, "holds no certificate"),
-        (settings(&certificate, &certificate), 1, "private key"),
-        (settings(&certificate, &other.path("key.pem")), 1, "do not belong together"),
-        (settings(&expired, &key), 1, "has expired"),
-        (settings(&early, &key), 1, "not valid yet"),
-        (format!("tls_cert = {certificate:?}"), 2, "server.tls_key"),
-        (format!("tls_key = {key:?}"), 2, "server.tls_cert"),
+    for (settings, says) in [
+        (settings(&missing, &key), "server.tls_cert"),
+        (settings(&certificate, &missing), "server.tls_key"),
+        (settings(&key, &key), "holds no certificate"),
+        (settings(&certificate, &certificate), "private key"),
+        (settings(&certificate, &other.path("key.pem")), "do not belong together"),
+        (settings(&expired, &key), "has expired"),
+        (settings(&early, &key), "not valid yet"),
+        (format!("tls_cert = {certificate:?}"), "server.tls_key"),
+        (format!("tls_key = {key:?}"), "server.tls_cert"),
     ] {
         let config = config_with("http://127.0.0.1:9", &settings);
         let (code, said) = refused(&config, &[]).await;
-        assert!(code == Some(exit) && said.contains(says), "{code:?}: {said:?} should contain {says:?}");
+        assert!(code == Some(2) && said.contains(says), "{code:?}: {said:?} should contain {says:?}");
         let (code, said) = checked(&files, &config);
         assert!(code == Some(2) && said.contains(says), "{code:?}: {said:?} should contain {says:?}");
     }

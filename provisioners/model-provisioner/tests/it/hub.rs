@@ -1,7 +1,12 @@
 //! The Hub's layout.
 
+use std::sync::Mutex;
+
 use catalog_core::{Digest, FetchError, ModelRef};
+use futures_util::StreamExt as _;
 use model_provisioner::Peek;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::origin::{Origin, Reply, Seen};
@@ -27,12 +32,17 @@ fn tree(files: &[(&'static str, Vec<u8>)]) -> Value {
 
 /// A hub, and the host that it delivers from, which knows no token.
 async fn hub(files: Files) -> (Origin, Origin) {
+    hub_with(files, |reply| reply).await
+}
+
+/// [`hub`] whose delivery does something to what it sends.
+async fn hub_with(files: Files, deliver: impl Fn(Reply) -> Reply + Send + Sync + 'static) -> (Origin, Origin) {
     let delivered = files.clone();
     let delivery = Origin::start(move |seen| {
         let path = seen.path.split('?').next().unwrap_or_default().trim_start_matches('/');
         match delivered.iter().find(|(name, _)| *name == path) {
             _ if seen.header("authorization").is_some() => Reply::new(400, "credentials"),
-            Some((_, bytes)) => Reply::file(seen, bytes, "\"e\""),
+            Some((_, bytes)) => deliver(Reply::file(seen, bytes, "\"e\"")),
             None => Reply::new(404, ""),
         }
     })
@@ -123,6 +133,37 @@ async fn a_repository() {
     // Several files have one digest together.
     let digest = catalog_core::CatalogEntry::manifest_digest(&fetched.files).unwrap();
     assert!(setup.fetch_as("hf:org/repo", Some(&digest), &asker).await.is_ok());
+}
+
+/// LO-MOD-06: the delivery breaks off anywhere, 100 times, through the redirect and with the fetch begun anew again and again: the
+/// files are whole in the end and no byte came twice.
+#[tokio::test]
+async fn a_repository_in_pieces() {
+    let cuts = |seed: u64| async move {
+        let parts = [content(seed, 40_000), content(seed + 1000, 30_000)];
+        let files = vec![("a.safetensors", parts[0].clone()), ("b.safetensors", parts[1].clone())];
+        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        let (hub, delivery) = hub_with(files, move |reply| {
+            let at = random.lock().unwrap().random_range(0..=reply.body.len());
+            if at < reply.body.len() / 2 { reply.cut(at) } else { reply }
+        })
+        .await;
+        let mut setup = setup(&hub);
+        setup.retries = 1;
+        let asker = Asker::operator();
+        let fetched = loop {
+            match setup.fetch_as("hf:org/repo", None, &asker).await {
+                Ok(fetched) => break fetched,
+                Err(FetchError::Source(_)) => {}
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        };
+        for (name, bytes) in ["a.safetensors", "b.safetensors"].iter().zip(&parts) {
+            assert!(std::fs::read(fetched.local_path.join(name)).unwrap() == *bytes, "seed {seed}: {name}");
+        }
+        assert_eq!((delivery.sent(), asker.progress.lost()), (70_000, 0), "seed {seed}");
+    };
+    futures_util::stream::iter(0..100).for_each_concurrent(8, cuts).await;
 }
 
 /// ORCH-3703: with a digest of all files together, none of them gets its name before it is right.
