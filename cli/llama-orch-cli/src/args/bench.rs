@@ -110,6 +110,11 @@ pub(crate) struct StreamArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
 
+    /// Which tasks leave a record of prompt and output, as `artifacts.tasks` of the configuration: `off` shows what the
+    /// records cost.
+    #[arg(long, value_name = "WHICH", default_value = "all", value_parser = ["all", "failed", "off"])]
+    pub(crate) records: String,
+
     /// Measure nginx too, which must be installed (`apt-get install nginx-light`) and need not be running.
     #[arg(long)]
     pub(crate) nginx: bool,

@@ -26,7 +26,7 @@ pub(super) async fn measure(args: &CompareArgs) -> Result<Figures, Failure> {
     Ok(Figures { rows: rows(&streams, &waiting), streams, waiting, debug_build: cfg!(debug_assertions) })
 }
 
-const fn streams(args: &CompareArgs) -> StreamArgs {
+fn streams(args: &CompareArgs) -> StreamArgs {
     let (tokens, requests, rounds) = if args.quick { (100, 1000, 2) } else { (400, 5000, args.rounds) };
     StreamArgs {
         streams: 64,
@@ -35,6 +35,7 @@ const fn streams(args: &CompareArgs) -> StreamArgs {
         requests,
         rounds,
         engine: EngineLink::Both,
+        records: "all".to_owned(),
         threads: args.threads,
         nginx: true,
         proxy: None,

@@ -105,7 +105,8 @@ impl Test {
     async fn start(args: &StreamArgs) -> Result<Self, Failure> {
         let links = args.engine.links();
         let specs: Vec<EngineSpec> = links.iter().flat_map(|link| specs(args, *link)).collect();
-        let settings = args.threads.map(|threads| format!("threads = {threads}\n")).unwrap_or_default();
+        let threads = args.threads.map(|threads| format!("threads = {threads}\n")).unwrap_or_default();
+        let settings = format!("{threads}[artifacts]\ntasks = \"{}\"\n", args.records);
         let rig = Rig::start(&specs, &settings).await?;
         let nginx = match args.nginx {
             true => Some(rig.engines.nginx(workers(args.threads), args.streams).await?),

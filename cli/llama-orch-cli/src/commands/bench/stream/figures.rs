@@ -267,6 +267,7 @@ mod tests {
             requests: 1,
             rounds: 3,
             engine: EngineLink::Tcp,
+            records: "all".to_owned(),
             threads: None,
             nginx: true,
             proxy: None,
