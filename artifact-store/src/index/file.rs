@@ -38,7 +38,7 @@ pub(crate) fn open(dir: &Path, fill: impl FnOnce(&mut Index) -> Result<(), OpenE
     }
     // What is in the index has its file, so each commit waits for the disk before files come to their places.
     let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-        PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;";
+        PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY;";
     connection.execute_batch(settings).map_err(failed)?;
     let index = Index::new(connection).map_err(failed)?;
     Ok(Opened { index, path })
