@@ -53,12 +53,6 @@ impl Verdict {
     }
 }
 
-impl From<Verification> for Verdict {
-    fn from(verification: Verification) -> Self {
-        Self { outcome: verification.outcome, findings: verification.findings }
-    }
-}
-
 fn worse(one: VerificationOutcome, other: VerificationOutcome) -> VerificationOutcome {
     use VerificationOutcome::{Fail, Pass, Warn};
     match (one, other) {

@@ -208,7 +208,7 @@ impl Models {
     fn mistrust(&self, entry: &CatalogEntry) -> Option<String> {
         let last = entry.verification.as_ref();
         if let Some(failed) = last.filter(|last| last.outcome == VerificationOutcome::Fail) {
-            return Some(failed.findings.join("; "));
+            return Some(format!("{}; `llama-orch models pull` fetches it again", failed.findings.join("; ")));
         }
         let judged = judge(entry, &self.trust, unix_now_ms());
         if judged.outcome == VerificationOutcome::Fail {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use api_types::{
     Accepted, Engine, ErrorEnvelope, ErrorKind, ModelFacts, ModelId, ModelJobKind, PullRequest, TrustMode,
-    VerificationOutcome,
+    Verification, VerificationOutcome,
 };
 use catalog_core::{
     CatalogEntry, CatalogError, CatalogStore, Digest, FetchError, FilesVerdict, ModelRef, Verdict, VerifyError,
     checked_signatures, files, judge, verify_files,
 };
-use model_provisioner::ProvisionError;
+use model_provisioner::{ProvisionError, UNVERIFIED};
 
 use super::jobs::{Busy, Job};
 use super::records::unusable;
@@ -43,12 +43,30 @@ impl App {
         let (app, context) = (Arc::clone(self), job.fetch_context(configured));
         self.run_job(&job, async move {
             let id = model.id();
+            app.give_up_failed(&id).await?;
             let done = app.models.provisioner.ensure_present(&model, expected, &context).await;
             let provisioned = done.map_err(|error| not_provided(&error))?;
             narrate::pulled(&id, &provisioned);
             app.judge_again(&id).await
         });
         Ok(Accepted::Started)
+    }
+
+    /// Files that have failed their verification are not what a pull is content with.
+    async fn give_up_failed(&self, id: &ModelId) -> Result<(), ErrorEnvelope> {
+        let failed = |entry: &CatalogEntry| {
+            entry.verification.as_ref().is_some_and(|last| last.outcome == VerificationOutcome::Fail)
+        };
+        let changed = id.clone();
+        let update = move |store: &dyn CatalogStore| {
+            store.update(&changed, &mut |entry| {
+                entry.map(|entry| match failed(&entry) {
+                    true => CatalogEntry { local_path: None, files: Vec::new(), ..entry },
+                    false => entry,
+                })
+            })
+        };
+        self.models.with_store(update).await.map(drop)
     }
 
     /// What a model must be, by the request, the configuration and the catalog.
@@ -136,8 +154,13 @@ impl App {
 
     fn judged(&self, entry: CatalogEntry) -> CatalogEntry {
         let now_ms = self.unix_now_ms();
-        let fetched = entry.verification.clone().map_or_else(Verdict::pass, Verdict::from);
-        let verdict = fetched.and(judge(&entry, &self.models.trust, now_ms));
+        // What was judged before is judged anew; only what was found when the files came stays.
+        let unverified = |last: &Verification| last.findings.iter().any(|finding| finding == UNVERIFIED);
+        let came = match &entry.verification {
+            Some(last) if unverified(last) => Verdict::warn(UNVERIFIED),
+            _ => Verdict::pass(),
+        };
+        let verdict = came.and(judge(&entry, &self.models.trust, now_ms));
         CatalogEntry {
             signatures: checked_signatures(&entry, &self.models.trust, now_ms),
             facts: read_facts(&entry).or(entry.facts.clone()),
