@@ -102,7 +102,8 @@ async fn show(client: &Client, model: &ModelId, json: bool) -> Result<Exit, Fail
 fn failed_verification(record: &CatalogRecord) -> Option<Failure> {
     let verification = record.verification.as_ref().filter(|it| it.outcome == VerificationOutcome::Fail)?;
     let what = format!("{} cannot be trusted: {}", record.model.id, verification.findings.join("; "));
-    let next = "fetch it again with `llama-orch models pull`, or register it with `llama-orch models add` as what it is";
+    let next =
+        "fetch it again with `llama-orch models pull`, or register it with `llama-orch models add` as what it is";
     Some(Failure::new(Exit::Refused, what, next))
 }
 
