@@ -7,10 +7,8 @@ use api_types::{ErrorEnvelope, ErrorKind, TaskId, TaskList, TaskQuery, TaskState
 use state_db::ReadError;
 
 use crate::app::App;
+use crate::page;
 use crate::task::Task;
-
-const DEFAULT_PAGE: u32 = 100;
-const LONGEST_PAGE: u32 = 1000;
 
 /// One task, wherever it is.
 ///
@@ -37,12 +35,7 @@ pub fn unknown(id: TaskId) -> ErrorEnvelope {
 /// # Errors
 /// `INVALID_PARAMS` for a page size or a cursor that is none, `INTERNAL` when the history cannot be read.
 pub async fn list(app: &App, query: TaskQuery) -> Result<TaskList, ErrorEnvelope> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        let message = format!("`limit` is a number from 1 to {LONGEST_PAGE}");
-        return Err(ErrorEnvelope::new(ErrorKind::InvalidParams, message));
-    }
-    let limit = limit as usize;
+    let limit = page::length(query.limit)?;
     let before = query.cursor.as_deref().map(read_cursor).transpose()?;
     // Those in memory come first: a task that ends meanwhile is then in either of the two.
     let held = app.tasks.all();

@@ -18,6 +18,7 @@ pub mod journal;
 pub mod metrics;
 pub mod models;
 pub mod narrate;
+pub mod page;
 pub mod pools;
 pub mod runner;
 pub mod store;

@@ -21,9 +21,8 @@ use super::{body, respond};
 use crate::app::App;
 use crate::artifacts::{RECORDED_BY, blocking};
 use crate::narrate;
+use crate::page;
 
-const DEFAULT_PAGE: u32 = 100;
-const LONGEST_PAGE: u32 = 1000;
 /// Children that a record names.
 const CHILDREN: usize = 100;
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -90,16 +89,13 @@ pub(super) async fn list(
 }
 
 fn read_query(query: ArtifactQuery) -> Result<Query, ErrorEnvelope> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        return Err(invalid(format!("`limit` is a number from 1 to {LONGEST_PAGE}")));
-    }
+    let limit = page::length(query.limit)?;
     let parent = query.parent.map(|parent| parent.parse().map_err(|error| invalid(format!("parent: {error}"))));
     let cursor = query.cursor.map(|cursor| i64::from_str_radix(&cursor, 16));
     let before = cursor.transpose().map_err(|_| {
         invalid("`cursor` is the `next_cursor` of an earlier page, unchanged; leave it out to begin anew".to_owned())
     })?;
-    Ok(Query { kind: query.kind, tag: query.tag, parent: parent.transpose()?, before, limit: limit as usize })
+    Ok(Query { kind: query.kind, tag: query.tag, parent: parent.transpose()?, before, limit })
 }
 
 /// `GET /v1/artifacts/{id}`.

@@ -11,10 +11,8 @@ use catalog_core::{CatalogEntry, CatalogError, CatalogStore, Digest, ListFilter,
 use super::Models;
 use crate::app::App;
 use crate::narrate;
+use crate::page;
 use crate::wire::long;
-
-const DEFAULT_PAGE: u32 = 100;
-const LONGEST_PAGE: u32 = 1000;
 
 impl Models {
     /// Does something with the index, away from the threads that serve.
@@ -30,14 +28,6 @@ impl Models {
             Ok(done) => done.map_err(|error| unusable(&error)),
             Err(_) => Err(ErrorEnvelope::new(ErrorKind::Internal, "reading the catalog panicked; the log says where")),
         }
-    }
-
-    /// A text that is another one after every change of the catalog.
-    ///
-    /// # Errors
-    /// `INTERNAL` for an index that cannot be used.
-    pub async fn version(&self) -> Result<String, ErrorEnvelope> {
-        self.with_store(|store| store.version()).await
     }
 
     fn record(&self, entry: CatalogEntry) -> CatalogRecord {
@@ -140,17 +130,8 @@ impl App {
     /// # Errors
     /// `INVALID_PARAMS` for a page size that is none.
     pub async fn models_page(&self, query: CatalogQuery) -> Result<CatalogList, ErrorEnvelope> {
-        let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-        if !(1..=LONGEST_PAGE).contains(&limit) {
-            let message = format!("`limit` is a number from 1 to {LONGEST_PAGE}");
-            return Err(ErrorEnvelope::new(ErrorKind::InvalidParams, message));
-        }
-        let filter = ListFilter {
-            state: query.state,
-            tag: query.tag,
-            after: query.cursor.map(ModelId::from),
-            limit: limit as usize,
-        };
+        let limit = page::length(query.limit)?;
+        let filter = ListFilter { state: query.state, tag: query.tag, after: query.cursor.map(ModelId::from), limit };
         let page = self.models.with_store(move |store| store.list(&filter)).await?;
         let next_cursor = page.entries.last().filter(|_| page.more).map(|entry| entry.id.to_string());
         let models = page.entries.into_iter().map(|entry| self.models.record(entry)).collect();
