@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adapter_api::retry::RetryPolicy;
 use adapter_api::{WorkerAdapter, WorkerProps};
 use adapter_host::{BreakerPolicy, BreakerState, CallPolicy, CallReport};
-use api_types::{DeterminismLevel, Engine, ModelId, PoolHealth, PoolId, PoolStatus, Priority, ReplicaId, Workload};
+use api_types::{DeterminismLevel, Engine, ModelId, PoolHealth, PoolId, PoolState, PoolStatus, Priority, ReplicaId, Workload};
 use config_schema::{BearerToken, Config, EngineSource, EngineUrl, Pool as PoolConfig, PriorityLimits};
 use http_util::Secret;
 use llamacpp_http::{LlamaCpp, LlamaCppConfig};
@@ -312,6 +312,8 @@ impl Pool {
                 .or_else(|| self.last_error(app, &scheduler)),
             engine_version: self.first().engine_version().as_deref().map(str::to_owned),
             device_mask: view.snapshot.device_mask.clone(),
+            state: (!self.config.is_managed()).then_some(PoolState::External),
+            ..PoolHealth::default()
         }
     }
 
@@ -346,7 +348,7 @@ impl Pool {
 
     /// Where inference runs: a device mask, or `unverified` for an engine that somebody else runs.
     pub fn compute(&self) -> String {
-        let mask = device_mask(&self.config.devices).filter(|_| self.config.is_managed());
+        let mask = self.config.device_mask().filter(|_| self.config.is_managed());
         mask.unwrap_or_else(|| "unverified".to_owned())
     }
 
@@ -372,7 +374,7 @@ impl Pool {
             rate_limits: per_class(config, |limits| limits.rate_limit().map(rate_limit)),
             determinism: config.determinism(),
             sampler_profile_version: config.sampler_profile_version.clone(),
-            device_mask: device_mask(&config.devices),
+            device_mask: config.device_mask(),
             ctx_max: config.ctx.map(|ctx| int(ctx.get())),
         }
     }
@@ -444,10 +446,4 @@ fn llamacpp(
     let max_idle = slots.get() as usize;
     let adapter = LlamaCpp::new(&LlamaCppConfig { api_key, max_idle, ..LlamaCppConfig::new(endpoint) });
     adapter.map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>).map_err(|error| error.to_string())
-}
-
-/// `0,1`: the devices by index, in order.
-fn device_mask(devices: &[u32]) -> Option<String> {
-    let names: Vec<_> = devices.iter().map(ToString::to_string).collect();
-    (!names.is_empty()).then(|| names.join(","))
 }

@@ -118,3 +118,7 @@ name_id! {
     /// An artifact: the hex SHA-256 of its canonical JSON. Cloning shares the text.
     ArtifactId
 }
+name_id! {
+    /// An engine that was prepared here. Cloning shares the text.
+    EngineId
+}

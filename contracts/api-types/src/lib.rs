@@ -8,6 +8,7 @@ pub mod admission;
 pub mod artifact;
 pub mod capability;
 pub mod catalog;
+pub mod engine;
 pub mod error;
 pub mod events;
 pub mod ids;
@@ -33,11 +34,18 @@ pub use catalog::{
     FitQuery, FitReport, GcItem, GcReport, GcRequest, ModelFacts, ModelJob, ModelJobKind, ModelJobState, ModelManifest,
     ModelSignature, PullRequest, Sbom, TrustPolicy, Verification, VerificationOutcome,
 };
+pub use engine::{
+    DeviceList, DeviceProcess, DeviceStatus, DoctorCheck, DoctorOutcome, DoctorReport, EngineList, EnginePlan,
+    EnginePlanStep, LogQuery, MigStatus, PreparedEngineRecord,
+};
 pub use error::{AuthErrorEnvelope, ErrorEnvelope, ErrorKind, PolicyLabel};
 pub use events::{FeedEvent, FeedGap, FeedQuery, ModelChange};
-pub use ids::{ArtifactId, ModelId, PoolId, ReplicaId, SessionId, TaskId};
+pub use ids::{ArtifactId, EngineId, ModelId, PoolId, ReplicaId, SessionId, TaskId};
 pub use placement::{MoveReason, PlacementMove, PlacementRecord, PoolExclusion, PoolOutranked};
-pub use pool::{PoolHealth, PoolList, PoolStatus};
+pub use pool::{
+    DrainRequest, PoolFault, PoolHealth, PoolList, PoolState, PoolStatus, ReloadRequest, ReloadState, ReloadStatus,
+    StopRequest,
+};
 pub use session::SessionInfo;
 pub use summary::{InputTokens, TaskList, TaskQuery, TaskState, TaskSummary, TokenSource};
 pub use task::{ChatMessage, PlacementMode, PlacementOverrides, Sampling, TaskRequest};

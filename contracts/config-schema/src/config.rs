@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdmissionPolicy, Artifacts, Catalog, History, Log, Policy, Pool, Server, Sessions, Stream};
+use crate::{AdmissionPolicy, Artifacts, Catalog, Engines, History, Log, Policy, Pool, Server, Sessions, Stream};
 
 /// Every setting. The default has no pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,8 @@ pub struct Config {
     pub history: History,
     /// `[log]`: log lines.
     pub log: Log,
+    /// `[engines]`: what the engines that are run here have in common.
+    pub engines: Engines,
     /// `[[pools]]`: engines.
     pub pools: Vec<Pool>,
 }

@@ -9,6 +9,8 @@
 
 mod checked;
 mod config;
+mod device;
+mod engines;
 mod environment;
 mod error;
 mod limits;
@@ -26,6 +28,8 @@ mod validate;
 pub use auth_min::BearerToken;
 pub use checked::{Checksum, DownloadUrl, EngineUrl, RepoUrl, Unfit};
 pub use config::Config;
+pub use device::DeviceRef;
+pub use engines::{ContainerRuntime, Engines, Supervision};
 pub use environment::{Environment, ProcessEnvironment};
 pub use error::{ConfigError, Misfit, Problem};
 pub use limits::{AdmissionPolicy, Outbound, OutboundMode, PlacementOverride, Policy, RateLimit, Sessions};

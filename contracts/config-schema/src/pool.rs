@@ -7,6 +7,8 @@ use api_types::{DeterminismLevel, Engine, PoolId, Priority, words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceRef;
+use crate::engines::Supervision;
 use crate::limits::RateLimit;
 use crate::provisioning::{EngineSource, MissingTable, Provisioning, ProvisioningMode};
 
@@ -35,9 +37,9 @@ pub struct Pool {
     /// strict, any other is best effort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub determinism: Option<DeterminismLevel>,
-    /// GPUs it may use, by index. An external pool needs none.
+    /// GPUs it may use, by index or UUID. An external pool needs none.
     #[serde(default)]
-    pub devices: Vec<u32>,
+    pub devices: Vec<DeviceRef>,
     /// Share of the model on each device, in the order of `devices`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tensor_split: Option<Vec<f32>>,
@@ -68,6 +70,9 @@ pub struct Pool {
     /// `[pools.calls]`.
     #[serde(default)]
     pub calls: Calls,
+    /// `[pools.supervision]`.
+    #[serde(default)]
+    pub supervision: Supervision,
     /// `[pools.provisioning]`.
     #[serde(default)]
     pub provisioning: Provisioning,
@@ -108,6 +113,13 @@ impl Pool {
             Err(_) if self.engine == Engine::Mock && !self.is_managed() => Ok(EngineSource::Simulated),
             source => source,
         }
+    }
+
+    /// Its devices as one text, in order: `0,1`. `None` when it names none.
+    #[must_use]
+    pub fn device_mask(&self) -> Option<String> {
+        let names: Vec<_> = self.devices.iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| names.join(","))
     }
 
     /// The model to fetch.

@@ -128,12 +128,16 @@ impl External {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceBuild {
-    /// Repository: `https://…`, `ssh://…`, `git@host:path` or `file:///…`.
+    /// Repository: `https://…`, `ssh://…`, `git@host:path` or `file:///…`; or an archive, by its ending: `.tar.gz`, `.tgz`,
+    /// `.tar.xz`, `.tar.zst`, `.tar` or `.zip`.
     pub repo: RepoUrl,
-    /// Tag, branch or commit.
+    /// Tag, branch or commit; of an archive the name of its version.
     #[serde(rename = "ref")]
     #[schemars(length(min = 1))]
     pub reference: String,
+    /// What an archive must be: `sha256:` and 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Checksum>,
     /// Whether submodules are fetched too.
     #[serde(default)]
     pub submodules: bool,

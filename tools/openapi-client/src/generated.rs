@@ -25,9 +25,17 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "pull_model",
     "set_model_state",
     "verify_model",
+    "list_devices",
+    "list_engines",
+    "delete_engine",
     "get_openapi",
     "list_pools",
+    "drain_pool",
     "get_pool_health",
+    "get_pool_plan",
+    "reload_pool",
+    "start_pool",
+    "stop_pool",
     "get_session",
     "delete_session",
     "list_tasks",
@@ -235,6 +243,39 @@ impl Client {
         self.receive(&call).await
     }
 
+    /// The GPUs of this host, and who uses them.
+    ///
+    /// `GET /v1/devices`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn list_devices(&self) -> Result<api_types::DeviceList, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "devices"]);
+        self.receive(&call).await
+    }
+
+    /// The engines that were built, pulled or downloaded here.
+    ///
+    /// `GET /v1/engines`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn list_engines(&self) -> Result<api_types::EngineList, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "engines"]);
+        self.receive(&call).await
+    }
+
+    /// Remove an engine and its files. One that a pool uses is kept.
+    ///
+    /// `DELETE /v1/engines/{id}`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn delete_engine(&self, id: &api_types::EngineId) -> Result<(), ClientError> {
+        let call = Call::new(Method::DELETE, &["v1", "engines", &id.to_string()]);
+        self.receive_nothing(&call).await
+    }
+
     /// This contract: both planes in one document.
     ///
     /// `GET /v1/openapi.json`
@@ -257,6 +298,17 @@ impl Client {
         self.receive(&call).await
     }
 
+    /// Stop giving a pool tasks, and let those that run come to their end.
+    ///
+    /// `POST /v1/pools/{id}/drain`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn drain_pool(&self, id: &api_types::PoolId, body: &api_types::DrainRequest) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "pools", &id.to_string(), "drain"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
     /// Health of one pool.
     ///
     /// `GET /v1/pools/{id}/health`
@@ -265,6 +317,50 @@ impl Client {
     /// [`ClientError`], as for every call.
     pub async fn get_pool_health(&self, id: &api_types::PoolId) -> Result<api_types::PoolHealth, ClientError> {
         let call = Call::new(Method::GET, &["v1", "pools", &id.to_string(), "health"]);
+        self.receive(&call).await
+    }
+
+    /// What preparing a pool's engine takes. Nothing of it is done.
+    ///
+    /// `GET /v1/pools/{id}/plan`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn get_pool_plan(&self, id: &api_types::PoolId) -> Result<api_types::EnginePlan, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "pools", &id.to_string(), "plan"]);
+        self.receive(&call).await
+    }
+
+    /// Serve another model on a managed pool.
+    ///
+    /// `POST /v1/pools/{id}/reload`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn reload_pool(&self, id: &api_types::PoolId, body: &api_types::ReloadRequest) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "pools", &id.to_string(), "reload"]).json(body);
+        self.receive(&call).await
+    }
+
+    /// Start a pool that is stopped, drained or resting after failures.
+    ///
+    /// `POST /v1/pools/{id}/start`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn start_pool(&self, id: &api_types::PoolId) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "pools", &id.to_string(), "start"]).repeatable();
+        self.receive(&call).await
+    }
+
+    /// Drain a managed pool and stop its engine.
+    ///
+    /// `POST /v1/pools/{id}/stop`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn stop_pool(&self, id: &api_types::PoolId, body: &api_types::StopRequest) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "pools", &id.to_string(), "stop"]).repeatable().json(body);
         self.receive(&call).await
     }
 

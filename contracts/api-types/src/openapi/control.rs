@@ -5,12 +5,12 @@
 use utoipa::OpenApi;
 
 use super::common::{BackpressureErrorEnvelope, Conflict, EventFeed, Guarded, Invalid, NotFound, Shared};
-use crate::pool::{DrainRequest, Readiness, ReloadRequest};
+use crate::pool::{DrainRequest, Readiness, ReloadRequest, StopRequest};
 use crate::worker::WorkerRegistration;
 use crate::{
     AcceptedStatus, Capabilities, CatalogList, CatalogModel, CatalogQuery, CatalogRecord, CatalogStateChange,
-    FeedQuery, FitQuery, FitReport, GcReport, GcRequest, ModelId, ModelJob, PoolHealth, PoolId, PoolList, PullRequest,
-    events,
+    DeviceList, EngineId, EngineList, EnginePlan, FeedQuery, FitQuery, FitReport, GcReport, GcRequest, LogQuery,
+    ModelId, ModelJob, PoolHealth, PoolId, PoolList, PullRequest, events,
 };
 
 /// The control plane's document.
@@ -24,18 +24,18 @@ use crate::{
     ),
     servers((url = "http://127.0.0.1:8080", description = "Default address")),
     paths(
-        get_capabilities, list_pools, get_pool_health, create_model, list_models, get_model, delete_model, verify_model,
+        get_capabilities, list_pools, get_pool_health, drain_pool, reload_pool, start_pool, stop_pool, get_pool_plan,
+        get_pool_logs, list_engines, delete_engine, list_devices, create_model, list_models, get_model, delete_model, verify_model,
         set_model_state, pull_model, get_model_job, cancel_model_job, fit_model, collect_models, watch_events, get_metrics,
         get_healthz, get_readyz, get_openapi
     ),
     components(schemas(
         PoolId,
         ModelId,
+        EngineId,
         crate::AuthErrorEnvelope,
         crate::ErrorEnvelope,
         BackpressureErrorEnvelope,
-        DrainRequest,
-        ReloadRequest,
         crate::TaskSummary,
         crate::PoolStatus,
         events::FeedEvent,
@@ -46,6 +46,7 @@ use crate::{
     modifiers(&Shared),
     tags(
         (name = "pools", description = "Engines and what they can do"),
+        (name = "engines", description = "Engines that were prepared here, and the GPUs they run on"),
         (name = "catalog", description = "Models: where they come from, what they must be, whether tasks may use them"),
         (name = "server", description = "The server itself"),
     ),
@@ -82,6 +83,97 @@ fn list_pools() {}
     responses((status = 200, description = "Its health", body = PoolHealth), NotFound, Guarded)
 )]
 fn get_pool_health() {}
+
+/// Stop giving a pool tasks, and let those that run come to their end.
+///
+/// Waiting tasks go to other pools, or wait. At the deadline what still runs ends with a typed error. The engine stays up;
+/// `start` lets it take tasks again, and a managed one is stopped by `stop`.
+#[utoipa::path(
+    post, path = "/v1/pools/{id}/drain", tag = "pools",
+    params(("id" = PoolId, Path, description = "The pool")),
+    request_body = DrainRequest,
+    responses((status = 202, description = "It drains", body = AcceptedStatus), Invalid, NotFound, Conflict, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "a minute for what runs", "status": 202, "request": {"deadline_ms": 60000},
+                  "response": {"status": "accepted"}}],
+        "bad": [{"summary": "a deadline in the past", "status": 400, "request": {"deadline_ms": -1}, "response": {
+            "code": "INVALID_PARAMS", "message": "deadline_ms is a time from now, 0 or more", "retriable": false}}]
+    })))
+)]
+fn drain_pool() {}
+
+/// Serve another model on a managed pool.
+///
+/// The new model is fetched and checked while the old one serves; then the running tasks come to their end, and the engine is
+/// started with the new model. If that fails the old one is brought back. How it stands is in the pool's health.
+#[utoipa::path(
+    post, path = "/v1/pools/{id}/reload", tag = "pools",
+    params(("id" = PoolId, Path, description = "The pool")),
+    request_body = ReloadRequest,
+    responses((status = 202, description = "It is under way", body = AcceptedStatus), Invalid, NotFound, Conflict, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "another file", "status": 202, "request": {"new_model_ref": "hf:org/repo/other.gguf"},
+                  "response": {"status": "accepted"}}],
+        "bad": [{"summary": "another reload is under way", "status": 409, "request": {"new_model_ref": "hf:org/repo/other.gguf"},
+                 "response": {"code": "CONFLICT", "message": "the pool is being reloaded; wait for it", "retriable": false}}]
+    })))
+)]
+fn reload_pool() {}
+
+/// Start a pool that is stopped, drained or resting after failures.
+#[utoipa::path(
+    post, path = "/v1/pools/{id}/start", tag = "pools",
+    params(("id" = PoolId, Path, description = "The pool")),
+    responses((status = 202, description = "It is under way, or there is nothing to do", body = AcceptedStatus), NotFound, Conflict, Guarded)
+)]
+fn start_pool() {}
+
+/// Drain a managed pool and stop its engine.
+#[utoipa::path(
+    post, path = "/v1/pools/{id}/stop", tag = "pools",
+    params(("id" = PoolId, Path, description = "The pool")),
+    request_body = StopRequest,
+    responses((status = 202, description = "It is under way, or there is nothing to do", body = AcceptedStatus), Invalid, NotFound, Conflict, Guarded)
+)]
+fn stop_pool() {}
+
+/// What preparing a pool's engine takes. Nothing of it is done.
+#[utoipa::path(
+    get, path = "/v1/pools/{id}/plan", tag = "engines",
+    params(("id" = PoolId, Path, description = "The pool")),
+    responses((status = 200, description = "The steps", body = EnginePlan), Invalid, NotFound, Guarded)
+)]
+fn get_pool_plan() {}
+
+/// What a pool's engine writes, as text, oldest line first. Secrets are masked.
+#[utoipa::path(
+    get, path = "/v1/pools/{id}/logs", tag = "pools",
+    params(("id" = PoolId, Path, description = "The pool"), LogQuery),
+    responses((status = 200, description = "Lines", body = String, content_type = "text/plain"), Invalid, NotFound, Guarded)
+)]
+fn get_pool_logs() {}
+
+/// The engines that were built, pulled or downloaded here.
+#[utoipa::path(
+    get, path = "/v1/engines", tag = "engines",
+    responses((status = 200, description = "The engines", body = EngineList), Guarded)
+)]
+fn list_engines() {}
+
+/// Remove an engine and its files. One that a pool uses is kept.
+#[utoipa::path(
+    delete, path = "/v1/engines/{id}", tag = "engines",
+    params(("id" = EngineId, Path, description = "The engine")),
+    responses((status = 204, description = "Removed"), NotFound, Conflict, Guarded)
+)]
+fn delete_engine() {}
+
+/// The GPUs of this host, and who uses them.
+#[utoipa::path(
+    get, path = "/v1/devices", tag = "engines",
+    responses((status = 200, description = "The GPUs, or why there are none", body = DeviceList), Guarded)
+)]
+fn list_devices() {}
 
 /// Register a model.
 ///

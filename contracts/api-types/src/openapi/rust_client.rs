@@ -9,10 +9,20 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
 use utoipa::openapi::{HttpMethod, OpenApi, Ref, RefOr, Response, Schema};
 
 /// Operations the client writes by hand.
-const BY_HAND: &[&str] = &["stream_task", "get_readyz", "download_artifact", "watch_events"];
+const BY_HAND: &[&str] = &["stream_task", "get_readyz", "download_artifact", "watch_events", "get_pool_logs"];
 /// Operations with POST that may be sent twice without harm: the contract says so.
-const REPEATABLE_POSTS: &[&str] =
-    &["submit_task", "cancel_task", "create_artifact", "create_model", "pull_model", "set_model_state", "verify_model"];
+const REPEATABLE_POSTS: &[&str] = &[
+    "drain_pool",
+    "start_pool",
+    "stop_pool",
+    "submit_task",
+    "cancel_task",
+    "create_artifact",
+    "create_model",
+    "pull_model",
+    "set_model_state",
+    "verify_model",
+];
 /// The type of the query of operations that take one; utoipa knows its fields only.
 const QUERIES: &[(&str, &str)] = &[
     ("list_tasks", "TaskQuery"),
@@ -22,7 +32,7 @@ const QUERIES: &[(&str, &str)] = &[
 ];
 
 /// Types of ids that are text and therefore borrowed.
-const PLAIN_IDS: &[&str] = &["PoolId", "ModelId", "ArtifactId"];
+const PLAIN_IDS: &[&str] = &["PoolId", "ModelId", "ArtifactId", "EngineId"];
 
 /// The text of the client's `generated.rs`.
 pub(super) fn render(document: &OpenApi) -> String {

@@ -18,6 +18,9 @@ pub(super) fn environment(config: &mut Config, environment: &dyn Environment, fi
     if let Some(optional) = read.flag("AUTH_OPTIONAL") {
         config.server.auth_optional = Some(optional);
     }
+    if let Some(library) = read.environment.var("LLAMA_ORCH_NVML").filter(|path| !path.is_empty()) {
+        config.engines.nvml_library = Some(library.into());
+    }
     let (server, stream) = (&mut config.server, &mut config.stream);
     set(&mut server.trust_proxy_auth, read.flag("TRUST_PROXY_AUTH"));
     set(&mut stream.cancel_on_disconnect, read.flag("CANCEL_ON_DISCONNECT"));

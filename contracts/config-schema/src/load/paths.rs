@@ -47,10 +47,12 @@ pub(super) fn expand(config: &mut Config, environment: &dyn Environment, finding
     let fixed = |key: &'static str| move || key.to_owned();
     expand(&fixed("server.data_dir"), &mut config.server.data_dir);
     expand(&fixed("catalog.models_dir"), &mut config.catalog.models_dir);
+    expand(&fixed("engines.cache_dir"), &mut config.engines.cache_dir);
     for (key, path) in [
         ("server.tls_cert", &mut config.server.tls_cert),
         ("server.tls_key", &mut config.server.tls_key),
         ("artifacts.dir", &mut config.artifacts.dir),
+        ("engines.nvml_library", &mut config.engines.nvml_library),
     ] {
         path.iter_mut().for_each(|path| expand(&fixed(key), path));
     }

@@ -6,7 +6,9 @@ use std::num::NonZeroU16;
 use api_types::{DeterminismLevel, Engine, Priority};
 
 use crate::load::Findings;
-use crate::{Activation, Config, Container, EngineSource, External, MissingTable, Pool, ProvisioningMode};
+use crate::{
+    Activation, Config, Container, DeviceRef, EngineSource, External, MissingTable, Pool, ProvisioningMode, Supervision,
+};
 
 pub(super) fn validate(config: &Config, findings: &mut Findings) {
     let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
@@ -26,6 +28,7 @@ pub(super) fn validate(config: &Config, findings: &mut Findings) {
         identity(pool, at, findings);
         devices(pool, at, findings);
         waiting(pool, at, findings);
+        supervision(&pool.supervision, at, findings);
         engine(config, pool, at, findings);
         environment(pool, at, findings);
     }
@@ -66,7 +69,7 @@ fn identity(pool: &Pool, at: At, findings: &mut Findings) {
 }
 
 fn devices(pool: &Pool, at: At, findings: &mut Findings) {
-    let unique: BTreeSet<u32> = pool.devices.iter().copied().collect();
+    let unique: BTreeSet<&DeviceRef> = pool.devices.iter().collect();
     if unique.len() < pool.devices.len() {
         findings.problem(at.key("devices"), "names a device twice");
     }
@@ -119,6 +122,25 @@ fn waiting(pool: &Pool, at: At, findings: &mut Findings) {
                 format!("is a share beside that of `{class}`, which has none; give both or neither"),
             );
         }
+    }
+}
+
+fn supervision(supervision: &Supervision, at: At, findings: &mut Findings) {
+    for (key, ms) in [
+        ("start_timeout_ms", supervision.start_timeout_ms),
+        ("probe_interval_ms", supervision.probe_interval_ms),
+        ("probe_timeout_ms", supervision.probe_timeout_ms),
+        ("restart_backoff_ms", supervision.restart_backoff_ms),
+        ("restart_backoff_max_ms", supervision.restart_backoff_max_ms),
+        ("circuit_window_ms", supervision.circuit_window_ms),
+    ] {
+        if ms == 0 {
+            findings.problem(at.key(&format!("supervision.{key}")), "must be greater than 0");
+        }
+    }
+    if supervision.restart_backoff_ms > supervision.restart_backoff_max_ms {
+        let what = format!("must not exceed restart_backoff_max_ms, which is {}", supervision.restart_backoff_max_ms);
+        findings.problem(at.key("supervision.restart_backoff_ms"), what);
     }
 }
 
