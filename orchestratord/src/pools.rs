@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use adapter_api::retry::RetryPolicy;
 use adapter_api::{WorkerAdapter, WorkerProps};
 use adapter_host::{BreakerPolicy, BreakerState, CallPolicy, CallReport};
-use api_types::{DeterminismLevel, Engine, ModelId, PoolHealth, PoolId, PoolState, PoolStatus, Priority, ReplicaId, Workload};
+use api_types::{
+    DeterminismLevel, Engine, ModelId, PoolHealth, PoolId, PoolState, PoolStatus, Priority, ReplicaId, Workload,
+};
 use config_schema::{BearerToken, Config, EngineSource, EngineUrl, Pool as PoolConfig, PriorityLimits};
 use http_util::Secret;
 use llamacpp_http::{LlamaCpp, LlamaCppConfig};
