@@ -1,5 +1,7 @@
-//! The GPUs of this host.
+//! The engines of a host: the GPUs they run on, and how they are brought up, kept up and let go.
 //!
-//! A library so far: it finds out which devices there are. It never decides where a model goes.
+//! A library that `orchestratord` embeds. It never decides where a task goes.
 
 pub mod devices;
+pub mod failure;
+pub mod machine;
