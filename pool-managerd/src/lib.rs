@@ -5,3 +5,4 @@
 pub mod devices;
 pub mod failure;
 pub mod machine;
+pub mod registry;
