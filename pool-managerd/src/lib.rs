@@ -5,4 +5,5 @@
 pub mod devices;
 pub mod failure;
 pub mod machine;
+pub mod pool;
 pub mod registry;

@@ -312,6 +312,18 @@ impl Machine {
         }
     }
 
+    /// Whether [`Event::Idle`] is waited for.
+    #[must_use]
+    pub const fn awaits_idle(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
+    /// Whether the daemon ends, and the pool with it.
+    #[must_use]
+    pub const fn is_shutting_down(&self) -> bool {
+        self.shutting_down
+    }
+
     /// The model that is served, or is to be.
     #[must_use]
     pub fn model(&self) -> &str {
