@@ -315,7 +315,7 @@ impl App {
             phase: Some(if pool.is_loading() { Phase::Loading } else { Phase::Queued }),
             queue_position: Some(int(outlook.queue_position)),
             predicted_start_ms: Some(long(outlook.predicted_start_ms)),
-            progress: self.models.job(&pool.model_id).filter(|job| job.is_under_way()).and_then(|job| job.share()),
+            progress: self.models.job(&pool.served().id).filter(|job| job.is_under_way()).and_then(|job| job.share()),
             ..MetricsFrame::default()
         };
         if !task.transcript().write().passing(EventName::Metrics, &frame) {

@@ -277,7 +277,7 @@ impl Models {
 impl App {
     /// The digest of the model that a replica serves: by the engine, else by the catalog.
     pub fn model_digest(&self, pool: &Pool, replica: &Replica) -> Option<String> {
-        replica.model_digest().or_else(|| self.models.standing(&pool.model_id).digest.map(String::from))
+        replica.model_digest().or_else(|| self.models.standing(&pool.served().id).digest.map(String::from))
     }
 }
 

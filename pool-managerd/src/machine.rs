@@ -10,7 +10,7 @@
 mod reload;
 mod restarts;
 
-use api_types::{PoolFault, PoolState};
+use api_types::{PoolFault, PoolState, words};
 
 pub use self::reload::Reload;
 use self::restarts::Restarts;
@@ -133,7 +133,7 @@ pub enum Action {
     /// Give up work that is under way.
     Abandon,
     /// Take no new tasks. Tell [`Event::Idle`] when none runs.
-    Close,
+    Close(Why),
     /// Tasks for this model may be taken.
     Open {
         /// Its reference.
@@ -145,6 +145,19 @@ pub enum Action {
     Terminate,
     /// Kill it and everything it has started.
     Kill,
+}
+
+words! {
+    /// Why a pool takes no new tasks; the `reason` label of `drain_events_total`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+    Why {
+        /// Somebody wants it drained.
+        Drain = "drain",
+        /// Its engine is to be stopped.
+        Stop = "stop",
+        /// Another model is to be loaded.
+        Reload = "reload",
+    }
 }
 
 /// Why something that was asked for is not done.
@@ -472,7 +485,7 @@ impl Machine {
         match &mut self.state {
             State::Serving { .. } | State::Idle => {
                 self.state = State::Draining { until_ms, then };
-                todo.push(Action::Close);
+                todo.push(Action::Close(if then == Then::Stop { Why::Stop } else { Why::Drain }));
             }
             // The newest wish counts.
             State::Draining { until_ms: until, then: next } => (*until, *next) = (until_ms, then),

@@ -5,7 +5,7 @@
 
 use api_types::ReloadState;
 
-use super::{Action, Machine, State, Then, Ticket};
+use super::{Action, Machine, State, Then, Ticket, Why};
 use crate::failure::Failure;
 
 /// The last reload of a pool, or the one that is under way.
@@ -70,7 +70,7 @@ impl Machine {
                     reload.state = ReloadState::Draining;
                 }
                 self.state = State::Draining { until_ms: None, then: Then::Switch };
-                todo.push(Action::Close);
+                todo.push(Action::Close(Why::Reload));
             }
             (Ok(_), _) => self.end_reload(Err("the pool stopped serving while the new model was staged")),
             (Err(failure), _) => self.end_reload(Err(&failure.to_string())),

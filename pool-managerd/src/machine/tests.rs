@@ -3,7 +3,7 @@
 use api_types::{PoolFault, PoolState, ReloadState};
 use proptest::prelude::*;
 
-use super::{Action, Conflict, Event, Limits, Machine, Probe, Probing};
+use super::{Action, Conflict, Event, Limits, Machine, Probe, Probing, Why};
 use crate::failure::Failure;
 
 const LIMITS: Limits = Limits {
@@ -194,7 +194,7 @@ fn an_engine_that_does_not_answer_is_exchanged() {
 #[test]
 fn a_drain_waits_and_then_does_not() {
     let mut story = Story::serving();
-    assert_eq!(story.on(Event::Drain { for_ms: 500 }), [Action::Close]);
+    assert_eq!(story.on(Event::Drain { for_ms: 500 }), [Action::Close(Why::Drain)]);
     assert!(!story.machine.takes_tasks());
     assert_eq!(story.after(499), []);
     assert_eq!(story.after(1), [Action::Cut]);
@@ -208,7 +208,7 @@ fn a_drain_waits_and_then_does_not() {
 #[test]
 fn a_stop_is_polite_then_firm() {
     let mut story = Story::serving();
-    assert_eq!(story.on(Event::Stop { for_ms: 500 }), [Action::Close]);
+    assert_eq!(story.on(Event::Stop { for_ms: 500 }), [Action::Close(Why::Stop)]);
     assert_eq!(story.on(Event::Idle), [Action::Terminate]);
     assert_eq!(story.after(LIMITS.stop_grace_ms), [Action::Kill]);
     story.fails(PoolFault::Killed);
@@ -227,7 +227,7 @@ fn a_reload_waits_for_running_tasks() {
     assert!(story.machine.takes_tasks(), "the old model serves while the new one is staged");
     assert_eq!(story.machine.check(&Event::Reload { model: "third".to_owned() }), Err(Conflict::Reloading));
     assert_eq!(story.machine.check(&Event::Drain { for_ms: 1 }), Err(Conflict::Reloading));
-    assert_eq!(story.on(Event::Staged(ticket, Ok(5))), [Action::Close]);
+    assert_eq!(story.on(Event::Staged(ticket, Ok(5))), [Action::Close(Why::Reload)]);
     assert_eq!(story.after(1_000_000_000), [], "nothing is cut");
     assert_eq!(story.on(Event::Idle), [Action::Terminate]);
     let todo = story.fails(PoolFault::Crashed);
@@ -358,7 +358,7 @@ impl World {
                 }
                 Action::Abandon => self.work.clear(),
                 Action::Open { .. } => self.open = true,
-                Action::Close => self.open = false,
+                Action::Close(_) => self.open = false,
                 Action::Terminate | Action::Kill => assert!(self.process.is_some(), "there is nothing to end"),
                 Action::Cut => assert!(!self.open, "tasks are cut while others are let in"),
             }

@@ -246,7 +246,7 @@ impl Driver {
                 self.work.abort_all();
                 self.activity.clear();
             }
-            Action::Close => host.close(&id),
+            Action::Close(why) => host.close(&id, why),
             Action::Open { model } => {
                 self.activity.clear();
                 self.staged.retain(|staged| staged.reference == model);

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Activity, EngineIdentity, PoolReport};
 use crate::failure::Failure;
-use crate::machine::Probe;
+use crate::machine::{Probe, Why};
 
 /// A model that is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub trait Host: Send + Sync + 'static {
     fn open(&self, pool: &PoolId, model: &str);
 
     /// The pool takes no new tasks, because somebody wants that.
-    fn close(&self, pool: &PoolId);
+    fn close(&self, pool: &PoolId, why: Why);
 
     /// What still runs on it ends now.
     fn cut(&self, pool: &PoolId);

@@ -17,7 +17,7 @@ use super::{
     Started, Workshop,
 };
 use crate::failure::Failure;
-use crate::machine::Probe;
+use crate::machine::{Probe, Why};
 use crate::registry::Registry;
 
 /// What goes wrong, each with its own share of all the times it could.
@@ -267,7 +267,7 @@ impl Host for Sim {
         world.model = model.to_owned();
     }
 
-    fn close(&self, _: &PoolId) {
+    fn close(&self, _: &PoolId, _: Why) {
         self.world().open = false;
     }
 
