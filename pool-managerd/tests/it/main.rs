@@ -1,0 +1,4 @@
+//! The GPUs of a host, read through NVML's own interface from GPUs that are not there.
+
+mod discovery;
+mod monitor;
