@@ -94,6 +94,17 @@ pub fn claim_in(state_path: &Path, bytes_per_device: &[(String, u64)]) -> Result
     Ok(folder.add(&Held { pid: std::process::id(), bytes, ended_ms: None })?)
 }
 
+/// What is free of a device, in bytes.
+///
+/// # Errors
+/// [`ClaimError`].
+pub fn free_in(state_path: &Path, device: &str) -> Result<u64, ClaimError> {
+    let folder = Folder::open(state_path)?;
+    let state = State::read(state_path)?;
+    let memory = Memory::of(&state, device, &folder.held(state.release_ms)?);
+    Ok(memory.ok_or_else(|| ClaimError::NoDevice { device: device.to_owned() })?.free)
+}
+
 /// Every claim that counts now. Without a folder there is none.
 pub(crate) fn held(state_path: &Path, release_ms: u64) -> io::Result<Vec<Held>> {
     if folder_of(state_path).exists() { Folder::open(state_path)?.held(release_ms) } else { Ok(Vec::new()) }
