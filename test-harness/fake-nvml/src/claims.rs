@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -178,7 +179,10 @@ fn look_at(path: &Path, release_ms: u64) -> io::Result<Option<Held>> {
     file.read_to_end(&mut text)?;
     let mut held: Held = serde_json::from_slice(&text)?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => return Ok(Some(held)),
+        Err(TryLockError::WouldBlock) => {
+            held.pid = holder(file.metadata()?.ino()).unwrap_or(held.pid);
+            return Ok(Some(held));
+        }
         Err(TryLockError::Error(error)) => return Err(error),
         Ok(()) => {}
     }
@@ -194,7 +198,25 @@ fn look_at(path: &Path, release_ms: u64) -> io::Result<Option<Held>> {
     Ok(Some(held))
 }
 
+/// The process that has a file locked, by the number that it has here: a driver counts as the host does, and a claimant in a
+/// container does not know that number.
+fn holder(inode: u64) -> Option<u32> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else { return None };
+        if place.rsplit(':').next()?.parse() != Ok(inode) {
+            return None;
+        }
+        // Zero is somebody whom this process cannot see.
+        pid.parse().ok().filter(|pid| *pid != 0)
+    })
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

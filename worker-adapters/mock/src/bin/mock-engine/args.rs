@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long)]
     alias: Option<String>,
     /// Requests served at the same time; without a number it has no effect
-    #[arg(long, conflicts_with = "parallel")]
+    #[arg(long)]
     #[expect(clippy::option_option, reason = "llama-server's option of this name takes no number")]
     slots: Option<Option<NonZeroU32>>,
     /// Requests served at the same time; less than one is one
