@@ -34,7 +34,7 @@ fn an_engine_is_seen_by_its_memory() {
     assert_eq!((seen.vram_free_bytes, seen.processes.len()), (10 * GIB, 1));
 }
 
-/// ORCH-3039: engines that start at the same time never have more memory than there is, at no moment, and those that get none end.
+/// ORCH-3058: engines that start at the same time never have more memory than there is, at no moment, and those that get none end.
 #[test]
 fn engines_that_start_at_once_share_what_there_is() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -18,7 +18,7 @@ fn look(fake: &FakeNvml) -> Devices {
     discover(Some(&fake.library_path())).expect("GPUs")
 }
 
-/// LO-POOL-10, ORCH-3506, LO-MET-16: every figure is the driver's.
+/// LO-POOL-10, ORCH-3506: every figure is the driver's.
 #[test]
 fn the_reference_box() {
     let (_folder, fake) = fake(&State::reference_box());

@@ -45,7 +45,7 @@ fn a_model_takes_memory() {
     assert_eq!(free(&fake), [before[0] - 3 * GIB, before[1] - GIB]);
 }
 
-/// ORCH-3039: what does not fit ends the engine as llama.cpp ends, and it leaves nothing behind.
+/// What does not fit ends the engine as llama.cpp ends, and it leaves nothing behind.
 #[test]
 fn what_does_not_fit_is_refused() {
     let (folder, fake) = fake();
