@@ -326,6 +326,12 @@ pub fn drain_cut(pool: &Pool, tasks: usize) {
     );
 }
 
+/// An engine that was prepared here is gone.
+pub fn engine_removed(removed: &engine_provisioner::Removed) {
+    let human = format_args!("removed an engine: {} folders, {} bytes", removed.folders.len(), removed.freed_bytes);
+    narrate(Level::INFO, &Narration::new(Actor::PoolManager, "engine_removed", human));
+}
+
 /// A setting has no effect in this version.
 pub fn ignored(setting: &str) {
     let human = format_args!("{setting} has no effect in this version");

@@ -24,6 +24,7 @@ use orchestrator_core::scheduler::{PoolSpec, ReplicaSpec};
 use orchestrator_core::throttle::RateLimit;
 use pool_managerd::pool::{PoolHandle, PoolReport};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::metrics::{Metrics, PoolSeries};
@@ -51,6 +52,8 @@ pub struct Pool {
     managed: OnceLock<PoolHandle>,
     /// What log and metrics were told of it last.
     told: Mutex<Option<PoolReport>>,
+    /// Ends the drain of an external pool.
+    drain: Mutex<CancellationToken>,
     /// The sampler profile in force.
     pub sampler_profile_version: Option<String>,
     /// Its engines, in configuration order; there is at least one.
@@ -194,6 +197,7 @@ impl Pool {
             served: RwLock::new(Arc::new(Served::new(&config.model))),
             managed: OnceLock::new(),
             told: Mutex::default(),
+            drain: Mutex::default(),
             sampler_profile_version: config.sampler_profile_version.clone(),
             replicas: (0..engines).map(|number| Arc::new(Replica::new(number, &config.id, metrics))).collect(),
         }

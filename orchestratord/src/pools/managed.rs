@@ -5,6 +5,7 @@ mod selftest;
 mod stage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adapter_api::WorkerHealth;
 use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, PoolFault, PoolHealth, PoolId, PoolState, TaskState};
@@ -113,6 +114,29 @@ impl App {
         self.carry_out(actions);
     }
 
+    /// Closes a pool whose engine somebody else runs, and ends what still runs on it when the time is over.
+    pub fn drain_external(self: &Arc<Self>, pool: &Arc<Pool>, for_ms: u64) {
+        self.close_pool(pool, Why::Drain);
+        self.feed.tell(FeedEvent::Pool, || pool.status(self));
+        let (app, pool) = (Arc::clone(self), Arc::clone(pool));
+        let drain = pool.begin_drain();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = drain.cancelled() => {}
+                () = app.manager.registry().idle(&pool.id) => {}
+                () = tokio::time::sleep(Duration::from_millis(for_ms)) => app.cut_pool(&pool),
+            }
+        });
+    }
+
+    /// Opens such a pool again.
+    pub fn undrain_external(self: &Arc<Self>, pool: &Pool) {
+        drop(pool.begin_drain());
+        let actions = self.scheduler().undrain(&pool.id, self.clock.now_ms());
+        self.carry_out(actions);
+        self.feed.tell(FeedEvent::Pool, || pool.status(self));
+    }
+
     /// Ends what still runs on a pool whose drain has come to its deadline (ORCH-3505).
     pub fn cut_pool(self: &Arc<Self>, pool: &Pool) {
         let runs_there =
@@ -138,7 +162,18 @@ impl App {
 impl Pool {
     /// Whether whoever runs its engine lets it have tasks.
     pub(super) fn is_let(&self) -> bool {
-        self.managed.get().is_none_or(|handle| handle.watch().borrow().takes_tasks)
+        match self.managed.get() {
+            Some(handle) => handle.watch().borrow().takes_tasks,
+            None => !self.config.is_managed(),
+        }
+    }
+
+    /// Another drain, or none, takes the place of the one under way.
+    fn begin_drain(&self) -> CancellationToken {
+        let mut drain = self.drain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drain.cancel();
+        *drain = CancellationToken::new();
+        drain.clone()
     }
 
     /// Another model is served from now on.

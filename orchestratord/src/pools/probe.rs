@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Pool, Replica};
 use crate::app::App;
 use crate::narrate;
-use crate::wire::int;
+use crate::wire::{int, long};
 
 /// Gap between two probes of a ready engine; well under the five seconds after which a snapshot is stale.
 const READY_GAP: Duration = Duration::from_secs(1);
@@ -148,6 +148,7 @@ impl Pool {
             narrate::pool_unready(self, replica, error);
         }
         let props = known.props.clone().unwrap_or_default();
+        let memory = app.manager.memory_of(&self.id);
         ReplicaFacts {
             ready,
             live: health.live,
@@ -161,6 +162,9 @@ impl Pool {
             ctx_max: props.ctx_max.map(|ctx| self.usable_ctx(ctx)),
             engine_version: known.version.as_deref().map(str::to_owned),
             model_aliases: props.model.map(|name| vec![name]),
+            vram_total_bytes: memory.as_ref().map(|memory| long(memory.total_bytes)),
+            vram_free_bytes: memory.as_ref().map(|memory| long(memory.free_bytes)),
+            compute_capability: memory.map(|memory| memory.compute_capability),
             ..ReplicaFacts::default()
         }
     }
