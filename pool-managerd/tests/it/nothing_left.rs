@@ -1,6 +1,8 @@
 //! Nothing outlives the daemon, whoever is killed.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use pool_managerd::orphans::{How, Reaped, reap};
 use pool_managerd::process::{Exit, spawn};
 use rustix::process::Signal;
 
-use super::support::{Folders, guard, lives, ready, signal, wait_for, wait_for_end};
+use super::support::{Folders, exists, guard, lives, ready, signal, wait_for, wait_for_end};
 
 /// An engine with a child, and a grandchild that has left its group, its session and its parent.
 const FAMILY: &str = "env | cut -d= -f1; sleep 1000 & echo child $!;
@@ -122,4 +124,27 @@ async fn a_spawn_is_given_up() {
     let started = wait_for(&mut said, "started sh").await;
     let pid = started.rsplit_once(' ').expect("its pid").1.parse().expect("a number");
     wait_for_end(pid);
+}
+
+/// LO-POOL-05: the daemon is gone, its engine does not end when asked, and is killed after the grace.
+#[test]
+fn a_deaf_engine_of_a_dead_daemon() {
+    let (ours, theirs) = UnixStream::pair().expect("a socket");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pool-managerd"));
+    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+    command.args(["guard", "--grace-ms", "100", "--", "sh", "-c", script]);
+    let mut guard = command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).spawn().expect("a guard");
+    drop(command);
+    let mut said = BufReader::new(guard.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert_eq!(said.next().as_deref(), Some("ready"));
+    let mut started = String::new();
+    let mut ours = BufReader::new(ours);
+    ours.read_line(&mut started).expect("the guard's words");
+    let started: serde_json::Value = serde_json::from_str(&started).expect("JSON");
+    let pid = started["pid"].as_i64().expect("a number") as i32;
+    assert!(lives(pid));
+    drop(ours);
+    assert_eq!(said.next().as_deref(), Some("asked"));
+    assert!(guard.wait().expect("it has ended").success());
+    assert!(!exists(pid));
 }
