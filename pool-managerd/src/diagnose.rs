@@ -1,7 +1,7 @@
 //! What went wrong with an engine, from how its process ended and what it said.
 //!
-//! Pure: equal inputs give equal answers. What engines print is a table ([`patterns`]) with its sources; what it means, in
-//! words and with what to do about it, is [`Cause`]'s. A line that names a cause beats one that names a symptom ("failed to load
+//! Pure: equal inputs give equal answers. What engines print is a table with its sources (`diagnose/patterns.rs`); what it means, in
+//! words and with what to do about it, stands in `diagnose/cause.rs`. A line that names a cause beats one that names a symptom ("failed to load
 //! model"), and of causes the first that was printed beats its consequences. How the process ended decides where nothing was
 //! said, and always where the kernel ended it: a killed process says nothing about that.
 

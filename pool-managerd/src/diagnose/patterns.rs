@@ -169,7 +169,12 @@ const LIBRARIES: &[Row] = &[
     // glibc elf/rtld.c.
     (&["error while loading shared libraries: libcuda.so"], &[], Cause::NoDriver),
     (&["error while loading shared libraries: libnvidia"], &[], Cause::NoDriver),
-    (&["error while loading shared libraries: libcu"], &[], Cause::NoCudaLibrary),
+    (&["error while loading shared libraries: libcud"], &[], Cause::NoCudaLibrary),
+    (&["error while loading shared libraries: libcub"], &[], Cause::NoCudaLibrary),
+    (&["error while loading shared libraries: libcuf"], &[], Cause::NoCudaLibrary),
+    (&["error while loading shared libraries: libcus"], &[], Cause::NoCudaLibrary),
+    (&["error while loading shared libraries: libcupti"], &[], Cause::NoCudaLibrary),
+    (&["error while loading shared libraries: libcurand"], &[], Cause::NoCudaLibrary),
     (&["error while loading shared libraries: libnccl"], &[], Cause::NoCudaLibrary),
     (&["error while loading shared libraries: libnv"], &[], Cause::NoCudaLibrary),
     (&["error while loading shared libraries"], &[], Cause::NoLibrary),
@@ -177,7 +182,8 @@ const LIBRARIES: &[Row] = &[
     (&["version `CXXABI", "not found"], &[], Cause::OldLibc),
     // Python.
     (&["No module named"], &[], Cause::NoModule),
-    (&["ImportError: libcu"], &[], Cause::NoCudaLibrary),
+    (&["ImportError: libcud"], &[], Cause::NoCudaLibrary),
+    (&["ImportError: libcub"], &[], Cause::NoCudaLibrary),
 ];
 
 const MODEL: &[Row] = &[

@@ -38,9 +38,9 @@ impl Splitter {
         while let Some(end) = memchr2(b'\n', b'\r', bytes) {
             self.extend(&bytes[..end]);
             if bytes[end] == b'\n' {
-                self.end_line(found)
+                self.end_line(found);
             } else {
-                self.end_state(now, found)
+                self.end_state(now, found);
             }
             bytes = &bytes[end + 1..];
         }

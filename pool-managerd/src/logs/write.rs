@@ -98,3 +98,39 @@ impl Writer {
 fn note(text: &str) -> LogLine {
     LogLine::new(Source::Note, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::file::LogFile;
+    use super::{LogLine, Order, Source, Writer};
+
+    fn open(path: &Path) -> LogFile {
+        LogFile::open(path, 1 << 20, 2).expect("a file")
+    }
+
+    fn line(text: &str) -> Order {
+        Order::Write(Arc::new(LogLine::new(Source::Stdout, text)))
+    }
+
+    /// LO-POOL-05: what a full disk did not take is counted, and told as soon as there is room.
+    #[test]
+    fn lost_lines_are_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (full, free) = (folder.path().join("full"), folder.path().join("free"));
+        symlink("/dev/full", &full).expect("a link");
+        let mut writer = Writer { file: open(&full), pending: Vec::new(), pending_lines: 0, lost: None };
+        for text in ["a", "b"] {
+            writer.carry_out(line(text));
+            writer.flush();
+        }
+        writer.file = open(&free);
+        writer.carry_out(line("c"));
+        writer.flush();
+        let texts: Vec<String> = writer.file.last_lines(9).iter().map(|line| line.text.clone()).collect();
+        assert_eq!(texts, ["2 lines were not written: No space left on device (os error 28)", "c"]);
+    }
+}

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_LOOK: u32 = 10;
 
 /// Time a guard has to kill, or to clear up, before that is done from here.
-const GUARD_PATIENCE: Duration = Duration::from_secs(5);
+const GUARD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Time for the last lines to be read from the pipes.
 const LAST_LINES: Duration = Duration::from_secs(2);

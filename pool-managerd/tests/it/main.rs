@@ -1,5 +1,10 @@
-//! The GPUs of a host, read through NVML's own interface from GPUs that are not there.
+//! GPUs that are not there, read through NVML's own interface; engines as real processes, and what is left of them.
 
 mod claims;
 mod discovery;
+mod logs;
 mod monitor;
+mod nothing_left;
+mod orphans;
+mod processes;
+mod support;
