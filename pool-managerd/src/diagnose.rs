@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use api_types::PoolFault;
 
+use crate::failure::Failure;
 use crate::logs::{LogLine, Source};
 use crate::process::{Ended, Exit};
 use cause::Cause;
@@ -41,22 +42,11 @@ pub struct Facts {
     pub port: Option<u16>,
 }
 
-/// What went wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnosis {
-    /// Its kind.
-    pub fault: PoolFault,
-    /// What happened, in words.
-    pub message: String,
-    /// What to do about it, where that can be said.
-    pub fix: Option<String>,
-}
-
 /// Something an engine says that matters while its process lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
     /// What it says.
-    pub diagnosis: Diagnosis,
+    pub diagnosis: Failure,
     /// The engine will never serve again, whether it ends by itself or not. Without this it may recover: an allocation that was
     /// refused is tried again in another size.
     pub lost: bool,
@@ -64,7 +54,7 @@ pub struct Alarm {
 
 /// Tells why an engine ended, given the end of its log.
 #[must_use]
-pub fn diagnose(phase: Phase, ended: &Ended, tail: &[Arc<LogLine>], facts: &Facts) -> Diagnosis {
+pub fn diagnose(phase: Phase, ended: &Ended, tail: &[Arc<LogLine>], facts: &Facts) -> Failure {
     let exit = Outcome::of(ended.exit);
     if let Some(cause) = exit.settled(ended) {
         return cause.diagnosis("", facts);

@@ -81,9 +81,3 @@ impl fmt::Display for Failure {
         }
     }
 }
-
-impl From<crate::diagnose::Diagnosis> for Failure {
-    fn from(diagnosis: crate::diagnose::Diagnosis) -> Self {
-        Self { fault: diagnosis.fault, message: diagnosis.message, fix: diagnosis.fix }
-    }
-}

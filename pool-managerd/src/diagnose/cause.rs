@@ -3,7 +3,8 @@
 use api_types::PoolFault;
 
 use super::patterns::Weight;
-use super::{Diagnosis, Facts};
+use super::Facts;
+use crate::failure::Failure;
 
 /// Longest part of a line that is quoted, in characters.
 const QUOTE: usize = 300;
@@ -128,9 +129,9 @@ impl Cause {
     }
 
     /// The whole of it, given the line that said so.
-    pub(super) fn diagnosis(self, line: &str, facts: &Facts) -> Diagnosis {
+    pub(super) fn diagnosis(self, line: &str, facts: &Facts) -> Failure {
         let message = self.message(line, facts);
-        Diagnosis { fault: self.fault(), message, fix: self.fix(line, facts) }
+        Failure { fault: self.fault(), message, fix: self.fix(line, facts) }
     }
 
     fn message(self, line: &str, facts: &Facts) -> String {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use api_types::PoolFault;
 use proptest::prelude::*;
 
-use super::{Diagnosis, Facts, Phase, diagnose, diagnose_line};
+use super::{Failure, Facts, Phase, diagnose, diagnose_line};
 use crate::logs::{LogLine, Source};
 use crate::process::{Ended, Exit};
 
@@ -22,17 +22,17 @@ fn ended(exit: Exit) -> Ended {
     Ended { exit, oom_killed: false, complete: true }
 }
 
-fn loading(exit: Exit, lines: &[&str]) -> Diagnosis {
+fn loading(exit: Exit, lines: &[&str]) -> Failure {
     diagnose(Phase::Loading, &ended(exit), &tail(lines), &facts())
 }
 
-fn serving(exit: Exit, lines: &[&str]) -> Diagnosis {
+fn serving(exit: Exit, lines: &[&str]) -> Failure {
     diagnose(Phase::Serving, &ended(exit), &tail(lines), &facts())
 }
 
 /// The fault, with all of these words in message or fix.
 #[track_caller]
-fn check(diagnosis: &Diagnosis, fault: PoolFault, words: &[&str]) {
+fn check(diagnosis: &Failure, fault: PoolFault, words: &[&str]) {
     assert_eq!(diagnosis.fault, fault, "{diagnosis:?}");
     let said = format!("{} | {}", diagnosis.message, diagnosis.fix.as_deref().unwrap_or_default());
     for word in words {

@@ -26,7 +26,7 @@ pub(super) async fn start(
     port: u16,
 ) -> Result<Box<dyn Engine>, Failure> {
     let log = workshop.log.clone();
-    log.begin(&format!("starting {} {}", program.display(), arguments.join(" ")));
+    log.note(&format!("starts {} {}", program.display(), arguments.join(" ")));
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     let spec = ProcessSpec {
         pool_id: workshop.pool.id.to_string(),
@@ -90,12 +90,12 @@ impl Engine for NativeEngine {
         tokio::select! {
             biased;
             ended = self.process.exited() => {
-                Sign::Ended(diagnose(phase, &ended, &self.log.tail(), &self.facts).into())
+                Sign::Ended(diagnose(phase, &ended, &self.log.tail(), &self.facts))
             }
             Some(diagnosis) = lost => {
                 // It is told once: what it says afterwards changes nothing.
                 self.alarm.mark_unchanged();
-                Sign::Lost(diagnosis.into())
+                Sign::Lost(diagnosis)
             }
         }
     }
