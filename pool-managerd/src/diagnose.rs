@@ -10,8 +10,6 @@ mod patterns;
 
 use std::sync::Arc;
 
-use api_types::PoolFault;
-
 use crate::failure::Failure;
 use crate::logs::{LogLine, Source};
 use crate::process::{Ended, Exit};

@@ -148,10 +148,16 @@ impl Manager {
         match reaped {
             Ok(Ok(reaped)) => {
                 for orphan in reaped {
-                    let human = format_args!("an engine of an earlier life of pool {} was found: {}", orphan.pool_id, orphan.how);
+                    let human = format_args!(
+                        "an engine of an earlier life of pool {} was found: {}",
+                        orphan.pool_id, orphan.how
+                    );
                     narrate(
                         Level::WARN,
-                        &Narration { pool_id: Some(&orphan.pool_id), ..Narration::new(Actor::PoolManager, "reap", human) },
+                        &Narration {
+                            pool_id: Some(&orphan.pool_id),
+                            ..Narration::new(Actor::PoolManager, "reap", human)
+                        },
                     );
                 }
             }

@@ -5,6 +5,7 @@
 //! of that one engine carry.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -47,6 +48,28 @@ pub enum How {
     UnknownVersion(u64),
     /// The file was left alone, because it cannot be understood.
     Unreadable(String),
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("nothing of it ran any more"),
+            Self::Terminated => f.write_str("it ended when it was asked to"),
+            Self::Killed => f.write_str("it had to be killed"),
+            Self::Survived(count) => {
+                write!(f, "{count} of its processes cannot be killed; a driver that hangs holds them, see `dmesg`")
+            }
+            Self::UnknownVersion(version) => {
+                write!(
+                    f,
+                    "its run file has version {version}, which another version of llama-orch wrote; end it yourself"
+                )
+            }
+            Self::Unreadable(why) => {
+                write!(f, "its run file cannot be understood ({why}); remove the file when nothing runs")
+            }
+        }
+    }
 }
 
 /// Ends what run files tell of: asked first, killed after `grace`. Blocks for as long as that takes; call it before any engine

@@ -209,9 +209,9 @@ impl Workshop for HostWorkshop {
         self.await_memory(&mask, model).await;
         let port = port::choose(&self.pool.provisioning.ports)?;
         let environment = environment(&prepared, &mask);
-        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}").parse().map_err(|error| {
-            Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}"))
-        })?;
+        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
+            .parse()
+            .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
         let engine = match &prepared.artifact {
             EngineArtifact::Program(program) => {
                 let launch = self.launch(model, &mask, port, model.path.display().to_string());
@@ -302,7 +302,8 @@ fn bad_mask(error: &MaskError) -> Failure {
         MaskError::Failed { .. } => PoolFault::DeviceError,
         _ => PoolFault::NoDevice,
     };
-    Failure::new(fault, error.to_string()).with_fix("correct the pool's `devices`; `llama-orch devices` lists what is there")
+    Failure::new(fault, error.to_string())
+        .with_fix("correct the pool's `devices`; `llama-orch devices` lists what is there")
 }
 
 fn unprepared(error: &EngineError) -> Failure {

@@ -126,12 +126,10 @@ fn device_list(app: &App, found: &Devices) -> DeviceList {
 }
 
 fn status(app: &App, device: &Device) -> DeviceStatus {
-    let pools = app.pools.iter().filter(|pool| {
-        app.manager.mask_of(&pool.id).is_some_and(|mask| mask.uses_gpu(&device.uuid))
-    });
-    let engine_of = |pid: u32| {
-        app.pools.iter().find(|pool| pool.report().is_some_and(|report| report.pid == Some(pid)))
-    };
+    let pools =
+        app.pools.iter().filter(|pool| app.manager.mask_of(&pool.id).is_some_and(|mask| mask.uses_gpu(&device.uuid)));
+    let engine_of =
+        |pid: u32| app.pools.iter().find(|pool| pool.report().is_some_and(|report| report.pid == Some(pid)));
     DeviceStatus {
         index: device.index,
         uuid: device.uuid.clone(),

@@ -159,9 +159,7 @@ async fn next_line(follower: &mut Follower, closed: &CancellationToken) -> Optio
 }
 
 fn find<'a>(app: &'a App, id: &str) -> Result<&'a Arc<Pool>, ErrorEnvelope> {
-    app.pools
-        .get(id)
-        .ok_or_else(|| ErrorEnvelope::new(ErrorKind::NotFound, "no such pool; GET /v1/pools lists them"))
+    app.pools.get(id).ok_or_else(|| ErrorEnvelope::new(ErrorKind::NotFound, "no such pool; GET /v1/pools lists them"))
 }
 
 fn managed(pool: &Pool) -> Result<&PoolHandle, ErrorEnvelope> {

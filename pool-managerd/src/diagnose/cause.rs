@@ -2,8 +2,8 @@
 
 use api_types::PoolFault;
 
-use super::patterns::Weight;
 use super::Facts;
+use super::patterns::Weight;
 use crate::failure::Failure;
 
 /// Longest part of a line that is quoted, in characters.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use api_types::PoolFault;
 use proptest::prelude::*;
 
-use super::{Failure, Facts, Phase, diagnose, diagnose_line};
+use super::{Facts, Failure, Phase, diagnose, diagnose_line};
 use crate::logs::{LogLine, Source};
 use crate::process::{Ended, Exit};
 

@@ -58,7 +58,8 @@ fn told(event: &DeviceEvent) -> Option<(Option<&str>, DeviceNews)> {
         DeviceEvent::DeviceFailed { uuid, reason } => {
             note(Level::ERROR, "device_lost", format_args!("GPU {uuid} does not answer: {reason}"));
             let lost = Failure::new(PoolFault::DriverLost, format!("GPU {uuid} does not answer: {reason}"));
-            let lost = lost.with_fix("see `dmesg` for Xid errors; reset the GPU: `nvidia-smi --gpu-reset`, or restart the host");
+            let lost = lost
+                .with_fix("see `dmesg` for Xid errors; reset the GPU: `nvidia-smi --gpu-reset`, or restart the host");
             Some((Some(uuid), DeviceNews::Lost(lost)))
         }
         DeviceEvent::DeviceBack { uuid } => {
@@ -66,10 +67,15 @@ fn told(event: &DeviceEvent) -> Option<(Option<&str>, DeviceNews)> {
             Some((Some(uuid), DeviceNews::Back))
         }
         DeviceEvent::EccUncorrected { uuid, count } => {
-            note(Level::ERROR, "ecc", format_args!("GPU {uuid} reports {count} memory errors that could not be corrected"));
+            note(
+                Level::ERROR,
+                "ecc",
+                format_args!("GPU {uuid} reports {count} memory errors that could not be corrected"),
+            );
             let message = format!("GPU {uuid} reported {count} memory errors that could not be corrected");
-            let fault = Failure::new(PoolFault::DeviceError, message)
-                .with_fix("the engine is started anew; if it comes back, see `nvidia-smi -q -d ECC` and exchange the card");
+            let fault = Failure::new(PoolFault::DeviceError, message).with_fix(
+                "the engine is started anew; if it comes back, see `nvidia-smi -q -d ECC` and exchange the card",
+            );
             Some((Some(uuid), DeviceNews::Fault(fault)))
         }
         DeviceEvent::Xid { uuid, code } => {
