@@ -7,6 +7,7 @@ mod gpu;
 mod listen;
 mod load;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -75,7 +76,8 @@ fn end_when_asked(sim: Simulation, talks: bool) -> Result<()> {
                 continue;
             }
             if talks {
-                eprintln!("srv    operator(): operator(): cleaning up before exit...");
+                // Whoever read it may be gone, and that is no reason to stay.
+                let _unread = writeln!(std::io::stderr(), "srv    operator(): operator(): cleaning up before exit...");
             }
             std::process::exit(0);
         }
