@@ -16,9 +16,6 @@ use crate::narrate;
 use crate::runtime::Runtime;
 use crate::state::{ContainerState, Inspected, Status};
 
-/// How long the runtime may take to notice an end that the kernel has told us of. Podman looks four times a second.
-const NOTICING: Duration = Duration::from_secs(10);
-
 /// Longer than any container runs.
 const FOREVER: Duration = Duration::MAX;
 
@@ -137,13 +134,23 @@ impl ContainerHandle {
             Err(ContainerError::Gone { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let call = self.runtime.command(["rm", "--force", "--volumes", &self.id]);
-        match self.runtime.ask(&call, self.runtime.limits().end).await.map_err(|error| self.error("remove", error)) {
-            Ok(_) => narrate::removed(self),
+        let mut outcome = self.remove_once().await;
+        if matches!(outcome, Err(ContainerError::Client { .. })) {
+            // Where its monitor was killed, podman looks for an exit code that nobody wrote, fails, and knows better then.
+            outcome = self.remove_once().await;
+        }
+        match outcome {
+            Ok(()) => narrate::removed(self),
             Err(ContainerError::Gone { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    async fn remove_once(&self) -> Result<(), ContainerError> {
+        let call = self.runtime.command(["rm", "--force", "--volumes", &self.id]);
+        let answer = self.runtime.ask(&call, self.runtime.limits().end).await;
+        answer.map(drop).map_err(|error| self.error("remove", error))
     }
 
     async fn end(&self, grace: Duration) -> Result<Stopped, ContainerError> {
@@ -193,7 +200,7 @@ impl ContainerHandle {
     /// has ended all the same.
     async fn noticed(&self, before: ContainerState) -> Result<ContainerState, ContainerError> {
         // Its failure, such as that podman's monitor has left no exit code, shows in the state.
-        let _ = self.wait_by_client(NOTICING).await;
+        let _ = self.wait_by_client(self.runtime.limits().notice).await;
         let state = self.inspect().await?;
         if !state.running {
             return Ok(state);

@@ -65,6 +65,8 @@ pub struct Limits {
     pub start: Duration,
     /// For the end of a container after SIGKILL, and for its removal.
     pub end: Duration,
+    /// For a runtime to notice the end of a container that the kernel has told us of. Podman looks four times a second.
+    pub notice: Duration,
     /// For pulling an image. The largest have 20 GB, and podman says nothing while it downloads.
     pub pull: Duration,
 }
@@ -76,6 +78,7 @@ impl Default for Limits {
             ask: Duration::from_secs(30),
             start: Duration::from_secs(300),
             end: Duration::from_secs(30),
+            notice: Duration::from_secs(10),
             pull: Duration::from_secs(4 * 3600),
         }
     }
