@@ -122,7 +122,8 @@ impl HostWorkshop {
     }
 
     fn provider(&self) -> Result<Box<dyn EngineProvisioner>, Failure> {
-        provider_for(&self.pool, &self.setup).map_err(|error| unprepared(&error))
+        let setup = Setup { simulated_gpus: self.simulation_mounts(), ..self.setup.clone() };
+        provider_for(&self.pool, &setup).map_err(|error| unprepared(&error))
     }
 
     fn resolve(&self) -> Result<DeviceMask, Failure> {
