@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_types::{DoctorCheck, EnginePlan, PoolId};
-use config_schema::{Activation, Config, Pool, ProvisioningMode};
+use config_schema::{Config, Pool, ProvisioningMode};
 use engine_provisioner::Setup;
 use narration_core::{Actor, Narration, narrate};
 use tokio::sync::{mpsc, watch};
@@ -82,7 +82,7 @@ impl Manager {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(config: &Config, setup: Setup, guard: GuardProgram) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, setup: Setup, guard: &GuardProgram) -> Result<Self, OpenError> {
         let data_dir = &config.server.data_dir;
         let run_dir = data_dir.join("run");
         let library = config.engines.nvml_library.clone();
@@ -104,7 +104,17 @@ impl Manager {
             pools.insert(pool.id.clone(), Managed { config: pool.clone(), log, workshop });
         }
         let registry = Registry::default();
-        Ok(Self { pools, registry, setup, library, run_dir, instance, monitor, drivers: Mutex::default(), news: Mutex::default() })
+        Ok(Self {
+            pools,
+            registry,
+            setup,
+            library,
+            run_dir,
+            instance,
+            monitor,
+            drivers: Mutex::default(),
+            news: Mutex::default(),
+        })
     }
 
     /// Ends what an earlier life has left, begins to drive the pools on the present runtime, and starts those that are to be up.
@@ -134,13 +144,11 @@ impl Manager {
         handles
     }
 
-    /// Starts the pools that are to be up from the beginning.
-    pub async fn preload(&self, handles: &HashMap<PoolId, PoolHandle>) {
-        for (id, handle) in handles {
-            if self.pools[id].config.activation == Activation::Preload {
-                // Nothing speaks against the first start but the end of the daemon.
-                let _ = handle.start().await;
-            }
+    /// Starts the pools.
+    pub async fn start_all(&self, handles: &HashMap<PoolId, PoolHandle>) {
+        for handle in handles.values() {
+            // Nothing speaks against the first start but the end of the daemon.
+            let _ = handle.start().await;
         }
     }
 
