@@ -150,9 +150,9 @@ async fn progress_and_cancel() {
 }
 
 /// A registry's process; killed when dropped.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Drop for Registry {
@@ -163,7 +163,7 @@ impl Drop for Registry {
 }
 
 /// Docker's registry on a port of its own.
-async fn registry(folder: &TempDir) -> Option<Registry> {
+pub(crate) async fn registry(folder: &TempDir) -> Option<Registry> {
     if !is_installed("docker-registry", "apt-get install docker-registry") {
         return None;
     }

@@ -83,7 +83,7 @@ async fn exit_codes() {
     assert_eq!(ended.expect("it ends").expect("it is there"), stopped.expect("it stops").state);
 }
 
-/// ORCH-3039: a container that takes more memory than it may is killed, which is told apart from other ends.
+/// LO-CTR-01: a container that takes more memory than it may is killed, which is told apart from other ends.
 #[tokio::test]
 async fn out_of_memory() {
     let Some(Real { runtime, image, podman: _podman }) = real().await else { return };
@@ -120,7 +120,7 @@ async fn logs() {
     assert_eq!(heard, [(false, "waiting".to_owned()), (true, "with token=[redacted]".to_owned())]);
 }
 
-/// LO-CTR-08, LO-ENG-13: a variable reaches the engine, stands in no command line, and is masked in the log.
+/// LO-CTR-07, LO-CTR-08: a variable reaches the engine, stands in no command line, and is masked in the log.
 #[tokio::test]
 async fn variables() {
     let Some(Real { runtime, image, podman }) = real().await else { return };
@@ -196,7 +196,7 @@ async fn found(runtime: &Runtime, instance: &str) -> Vec<container_runtime::Cont
     runtime.find(instance).await.expect("podman answers")
 }
 
-/// LO-POOL-05, LO-CTR-01: a container outlives who started it, and is found again by its owner and by nobody else, with
+/// LO-CTR-01: a container outlives who started it, and is found again by its owner and by nobody else, with
 /// what is needed to adopt it.
 #[tokio::test]
 async fn adoption() {
@@ -242,7 +242,7 @@ async fn a_killed_client_leaves_nothing_unknown() {
     assert_eq!(timeout(PATIENCE, after.wait()).await.expect("it ends").expect("it is there").exit_code, Some(0));
 }
 
-/// LO-POOL-05: podman's monitor may be killed; the end of the container is noticed all the same.
+/// LO-CTR-01: podman's monitor may be killed; the end of the container is noticed all the same.
 #[tokio::test]
 async fn a_container_without_its_monitor() {
     let Some(Real { image, podman, .. }) = real().await else { return };

@@ -182,7 +182,7 @@ async fn what_depends_on_the_machine() {
     }
 }
 
-/// ORCH-3803, ORCH-3433: without a way to give GPUs nothing is started, and what to do is said.
+/// LO-CTR-03, ORCH-3803: without a way to give GPUs nothing is started, and what to do is said.
 #[tokio::test]
 async fn no_gpus_no_container() {
     let folder = TempDir::new().expect("a folder");
