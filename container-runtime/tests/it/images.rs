@@ -222,3 +222,15 @@ async fn from_a_registry() {
     let unreachable = pull(&runtime, &elsewhere).await;
     assert!(matches!(unreachable, Err(PullError::Unreachable { .. })), "{unreachable:?}");
 }
+
+/// A program that is linked to libraries gets them into its image, so that tests of other crates need no static build.
+#[tokio::test]
+async fn images_of_linked_programs() {
+    let Some(podman) = container_runtime::test_support::Podman::start() else { return };
+    let name = podman.build("linked", std::path::Path::new("/bin/true"));
+    let runtime = podman.runtime().await;
+    let image = pull(&runtime, &name).await.expect("it was just built");
+    let container = runtime.run(&spec(&image, "linked", &[])).await.expect("it starts");
+    let state = tokio::time::timeout(PATIENCE, container.wait()).await.expect("it ends").expect("it is there");
+    assert_eq!(state.exit_code, Some(0));
+}

@@ -333,6 +333,7 @@ async fn nothing_is_left_of_a_failed_start() {
             125,
             "Error: can only kill running containers. x is in state created: container state improper",
         ),
+        says("podman container inspect", container),
         says("podman rm --force --volumes", ""),
     ]);
     podman.run(&spec()).await.expect_err("it fails");
