@@ -75,6 +75,12 @@ impl Sources {
         })
     }
 
+    /// The same with another source of plain URLs, such as one that knows where a publisher delivers from.
+    #[must_use]
+    pub fn with_https(self, https: Arc<dyn Source>) -> Self {
+        Self { https, ..self }
+    }
+
     fn of(&self, model: &ModelRef) -> Result<&dyn Source, FetchError> {
         match model {
             ModelRef::Hf { .. } => Ok(self.hf.as_ref()),

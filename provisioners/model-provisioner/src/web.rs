@@ -221,6 +221,24 @@ impl Gate {
         &self.errand
     }
 
+    /// Whether a program that speaks for itself, such as Git, may connect to the URL's host: by the policy, and by the addresses
+    /// that its name has just now. Redirects are the program's to refuse.
+    ///
+    /// # Errors
+    /// [`FetchError::Denied`] with the key to change; [`FetchError::Source`] when the name has no address.
+    pub async fn permits(&self, url: &Url) -> Result<(), FetchError> {
+        if self.web.policy.check(&self.errand, url)? == Reach::Any {
+            return Ok(());
+        }
+        let host = host_of(url).unwrap_or_default();
+        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+        let found = found.map_err(|error| FetchError::Source(format!("{host} cannot be found: {error}")))?;
+        match found.into_iter().all(|socket| is_public(socket.ip())) {
+            true => Ok(()),
+            false => Err(OutboundPolicy::private(&self.errand, &host)),
+        }
+    }
+
     /// Longest silence of a source.
     #[must_use]
     pub fn stall_timeout(&self) -> Duration {
