@@ -5,10 +5,11 @@
 //! A [`pool`] is a [`machine`] that decides and a driver that carries out; what is known of all pools is in the [`registry`].
 //! Engines: [`process`] spawns them through a [`guard`], so that none is ever left behind; [`orphans`] ends what an earlier
 //! life has left all the same; [`logs`] keeps what they say; [`diagnose`] tells from that, and from how they ended, what went
-//! wrong.
+//! wrong. The [`doctor`] looks at all of it before anything is started.
 
 pub mod devices;
 pub mod diagnose;
+pub mod doctor;
 pub mod failure;
 pub mod guard;
 pub mod logs;

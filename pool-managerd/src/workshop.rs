@@ -1,6 +1,7 @@
 //! The workshop of this host: NVIDIA's devices, engines that `engine-provisioner` prepares, processes and containers.
 
 pub(crate) mod container;
+mod examine;
 mod native;
 mod port;
 
@@ -9,13 +10,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api_types::{DeterminismLevel, DoctorCheck, DoctorOutcome, EnginePlan, PoolFault};
+use api_types::{DeterminismLevel, DoctorCheck, EnginePlan, PoolFault};
 use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
 use container_runtime::Mount;
 use engine_provisioner::{
-    EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, PreparedEngine, Setup, StepKind,
-    command_line, provider_for,
+    Distro, EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, PreparedEngine, Setup,
+    StepKind, Tool, command_line, provider_for,
 };
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::failure::Failure;
 use crate::logs::EngineLog;
 use crate::pool::{Activity, EngineIdentity, StagedModel, Started, Workshop};
 use crate::process::GuardProgram;
+pub(crate) use examine::{Presence, examine};
 
 /// Longest that a start waits for memory that an engine before it held: drivers give it back a moment after the end.
 const MEMORY_LIMIT: Duration = Duration::from_secs(10);
@@ -97,63 +99,24 @@ impl HostWorkshop {
 
     /// Everything that would keep the engine from starting, in the order in which a start would meet it.
     pub async fn examine(&self) -> Vec<DoctorCheck> {
-        let pool_id = Some(self.pool.id.to_string());
-        let resolved = self.resolve();
-        let mut checks = vec![match &resolved {
-            Ok(mask) => DoctorCheck {
-                name: "devices".to_owned(),
-                pool_id: pool_id.clone(),
-                outcome: DoctorOutcome::Pass,
-                detail: described(mask),
-                fault: None,
-                fix: None,
-            },
-            Err(failure) => failed("devices", pool_id.clone(), failure),
-        }];
-        let gpus = resolved.ok().and_then(|mask| self.gpus(&mask).ok());
-        match self.provider() {
-            Ok(provider) => checks.extend(provider.preflight(gpus.as_ref()).await),
-            Err(failure) => checks.push(failed("engine", pool_id.clone(), &failure)),
-        }
-        if let Err(failure) = port::choose(&self.pool.provisioning.ports) {
-            checks.push(failed("port", pool_id, &failure));
-        }
-        checks
+        let reading = self.devices.borrow().clone();
+        examine(&self.pool, &self.setup, &reading, Presence::Down).await
     }
 
     fn provider(&self) -> Result<Box<dyn EngineProvisioner>, Failure> {
-        let setup = Setup { simulated_gpus: self.simulation_mounts(), ..self.setup.clone() };
-        provider_for(&self.pool, &setup).map_err(|error| unprepared(&error))
+        provider(&self.pool, &self.setup, &self.devices.borrow().clone())
     }
 
     fn resolve(&self) -> Result<DeviceMask, Failure> {
-        let reading = self.devices.borrow().clone();
-        let found = reading.as_ref().as_ref().map_err(no_devices)?;
-        DeviceMask::resolve(&self.pool.devices, found).map_err(|error| bad_mask(&error))
+        resolve(&self.pool, &self.devices.borrow().clone())
     }
 
     fn gpus(&self, mask: &DeviceMask) -> Result<Gpus, Failure> {
-        let number = |part: i32| u32::try_from(part).unwrap_or(0);
-        let gpus = mask.devices().iter().map(|device| Gpu {
-            index: device.index,
-            uuid: device.uuid.clone(),
-            compute_capability: (number(device.compute_capability.0), number(device.compute_capability.1)),
-        });
-        let reading = self.devices.borrow().clone();
-        let driver_cuda = reading.as_ref().as_ref().ok().and_then(|found| found.cuda);
-        let driver_cuda = driver_cuda.map(|(major, minor)| (number(major), number(minor)));
-        Gpus::new(gpus.collect(), driver_cuda).map_err(|error| Failure::new(PoolFault::NoDevice, error.to_string()))
+        gpus(mask, &self.devices.borrow().clone())
     }
 
-    /// What a container must see of GPUs that are simulated; `None` where they are real.
     fn simulation_mounts(&self) -> Option<Vec<Mount>> {
-        let reading = self.devices.borrow().clone();
-        let is_simulated = reading.as_ref().as_ref().is_ok_and(Devices::is_simulated);
-        let state = self.pool.provisioning.env.get(SIMULATION).map(PathBuf::from);
-        is_simulated.then(|| {
-            let folder = state.and_then(|file| Some(file.parent()?.to_owned()));
-            folder.into_iter().map(|folder| Mount::read_write(folder.clone(), folder)).collect()
-        })
+        simulation_mounts(&self.pool, &self.devices.borrow().clone())
     }
 
     /// Waits for memory that the engine before has not given back yet. What somebody else holds is not waited for long.
@@ -249,6 +212,39 @@ impl Workshop for HostWorkshop {
     }
 }
 
+pub(crate) fn resolve(pool: &Pool, reading: &Reading) -> Result<DeviceMask, Failure> {
+    let found = reading.as_ref().as_ref().map_err(no_devices)?;
+    DeviceMask::resolve(&pool.devices, found).map_err(|error| bad_mask(&error))
+}
+
+fn gpus(mask: &DeviceMask, reading: &Reading) -> Result<Gpus, Failure> {
+    let number = |part: i32| u32::try_from(part).unwrap_or(0);
+    let gpus = mask.devices().iter().map(|device| Gpu {
+        index: device.index,
+        uuid: device.uuid.clone(),
+        compute_capability: (number(device.compute_capability.0), number(device.compute_capability.1)),
+    });
+    let driver_cuda = reading.as_ref().as_ref().ok().and_then(|found| found.cuda);
+    let driver_cuda = driver_cuda.map(|(major, minor)| (number(major), number(minor)));
+    Gpus::new(gpus.collect(), driver_cuda).map_err(|error| Failure::new(PoolFault::NoDevice, error.to_string()))
+}
+
+/// What a container must see of GPUs that are simulated; `None` where they are real.
+fn simulation_mounts(pool: &Pool, reading: &Reading) -> Option<Vec<Mount>> {
+    let is_simulated = reading.as_ref().as_ref().is_ok_and(Devices::is_simulated);
+    let state = pool.provisioning.env.get(SIMULATION).map(PathBuf::from);
+    is_simulated.then(|| {
+        let folder = state.and_then(|file| Some(file.parent()?.to_owned()));
+        folder.into_iter().map(|folder| Mount::read_write(folder.clone(), folder)).collect()
+    })
+}
+
+/// How the pool's engine is prepared.
+fn provider(pool: &Pool, setup: &Setup, reading: &Reading) -> Result<Box<dyn EngineProvisioner>, Failure> {
+    let setup = Setup { simulated_gpus: simulation_mounts(pool, reading), ..setup.clone() };
+    provider_for(pool, &setup).map_err(|error| unprepared(&error))
+}
+
 /// What an engine's process gets beside what it inherits: the devices of its pool and no others.
 fn environment(pool: &Pool, prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
     let passed = passed_on(pool).map(|(name, value)| (name.into(), value.into()));
@@ -266,7 +262,7 @@ fn passed_on(pool: &Pool) -> impl Iterator<Item = (&String, String)> {
 }
 
 /// By how much a model does not fit; `None` when it does, as far as that is known.
-fn lacking(
+pub(crate) fn lacking(
     mask: &DeviceMask,
     found: &Devices,
     model: &StagedModel,
@@ -337,13 +333,6 @@ fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-fn described(mask: &DeviceMask) -> String {
-    let one = |device: &crate::devices::MaskedDevice| {
-        format!("GPU {} {}, {} free", device.index, device.name, mib(device.vram_free_bytes))
-    };
-    mask.devices().iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
 /// There are no GPUs.
 #[must_use]
 pub fn no_devices(error: &NoDevices) -> Failure {
@@ -354,6 +343,10 @@ pub fn no_devices(error: &NoDevices) -> Failure {
     // The message says what happened before the semicolon and what to do after it.
     let text = error.to_string();
     match text.split_once("; ") {
+        Some((what, fix)) if matches!(error, NoDevices::NoLibrary { .. }) => {
+            let install = Tool::Driver.fix(&Distro::of_host());
+            Failure::new(fault, format!("no NVIDIA GPU can be used: {what}")).with_fix(format!("{fix}: {install}"))
+        }
         Some((what, fix)) => Failure::new(fault, format!("no NVIDIA GPU can be used: {what}")).with_fix(fix),
         None => Failure::new(fault, text),
     }
@@ -379,17 +372,6 @@ fn unprepared(error: &EngineError) -> Failure {
     match error.fix() {
         Some(fix) => failure.with_fix(fix),
         None => failure,
-    }
-}
-
-fn failed(name: &str, pool_id: Option<String>, failure: &Failure) -> DoctorCheck {
-    DoctorCheck {
-        name: name.to_owned(),
-        pool_id,
-        outcome: DoctorOutcome::Fail,
-        detail: failure.message.clone(),
-        fault: Some(failure.fault),
-        fix: failure.fix.clone(),
     }
 }
 

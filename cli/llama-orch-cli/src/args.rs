@@ -2,7 +2,9 @@
 
 mod artifacts;
 mod bench;
+mod local;
 mod models;
+mod pools;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -16,7 +18,9 @@ pub(crate) use artifacts::{ArtifactsCommand, GetArgs, ListArtifactsArgs, PutArgs
 pub(crate) use bench::{
     AdmitArgs, BenchCommand, Classes, CompareArgs, EngineLink, IdleArgs, PredictArgs, ProxyArgs, SoakArgs, StreamArgs,
 };
+pub(crate) use local::{ConfigArgs, UpArgs};
 pub(crate) use models::{AddArgs, FitArgs, ListModelsArgs, ModelsCommand, lifecycle};
+pub(crate) use pools::{EnginesCommand, LogsArgs, PoolsCommand};
 
 use crate::exit;
 
@@ -29,7 +33,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connection: Connection,
 
-    /// Print JSON instead of text; `run` and `models pull` print one object per event, on a line of its own.
+    /// Print JSON instead of text; `run`, `up`, `models pull` and what waits for a pool print one object per event, on a line of
+    /// its own.
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -96,8 +101,33 @@ pub(crate) enum Command {
         /// The task's id.
         id: TaskId,
     },
-    /// List pools with health, slots, queue and memory.
-    Pools,
+    /// List pools with health, slots, queue and memory; or drain, reload, start and stop one.
+    #[command(after_help = exit::HELP, args_conflicts_with_subcommands = true)]
+    Pools {
+        #[command(subcommand)]
+        command: Option<PoolsCommand>,
+    },
+    /// Print what a pool's engine has written.
+    Logs(LogsArgs),
+    /// Engines that were prepared on the server, and what preparing one takes.
+    #[command(subcommand)]
+    Engines(EnginesCommand),
+    /// List the server's GPUs: load, memory, temperature, and which processes of which pools are on them.
+    Devices,
+    /// Check on this machine, without a server, what would keep an engine from starting, and say how to mend it.
+    ///
+    /// Reads the configuration as orchestratord does, and looks at the driver, the GPUs, folders, ports, models, and at everything
+    /// that each pool's engine needs. Nothing is started and nothing is written.
+    #[command(after_help = exit::HELP)]
+    Doctor(ConfigArgs),
+    /// Check this machine, start orchestratord on it if none runs, wait for its pools, and run a first prompt.
+    ///
+    /// orchestratord runs on in the background, with its log in server.data_dir/orchestratord.log, until `down`. What is there
+    /// already is not done again.
+    #[command(after_help = exit::HELP)]
+    Up(UpArgs),
+    /// Stop the orchestratord that `up` has started, and its engines with it.
+    Down(ConfigArgs),
     /// List what each pool can do.
     Capabilities,
     /// Show a session's remaining life and budgets.
@@ -254,7 +284,7 @@ pub(crate) struct VerifyArgs {
 }
 
 /// How the sampler picks tokens; what is not given is the engine's default.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// 0 picks the likeliest token.

@@ -3,8 +3,14 @@
 pub(crate) mod artifacts;
 pub(crate) mod bench;
 mod bundle;
+pub(crate) mod devices;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod engines;
 pub(crate) mod explain;
 mod follow;
+mod local;
+pub(crate) mod logs;
 pub(crate) mod models;
 mod pages;
 pub(crate) mod pools;
@@ -12,6 +18,7 @@ pub(crate) mod run;
 pub(crate) mod sessions;
 pub(crate) mod status;
 pub(crate) mod tasks;
+pub(crate) mod up;
 pub(crate) mod verify;
 
 use clap::CommandFactory as _;

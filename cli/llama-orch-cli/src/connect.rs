@@ -24,7 +24,8 @@ fn server(text: &str) -> Result<Server, Failure> {
     })
 }
 
-fn token(connection: &Connection) -> Result<Option<BearerToken>, Failure> {
+/// The token that the options or the environment name.
+pub(crate) fn token(connection: &Connection) -> Result<Option<BearerToken>, Failure> {
     let given = connection.auth_token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok());
     // An empty variable is how a script says "none".
     given.filter(|text| !text.is_empty()).map(|text| BearerToken::parse(&text)).transpose().map_err(|error| {

@@ -25,6 +25,12 @@ pub(crate) enum Exit {
     TryLater = 6,
     /// A task that was run again gave another output.
     Differs = 7,
+    /// A pool failed instead of doing what was asked of it.
+    PoolFailed = 8,
+    /// A pool could not serve the model it was to be reloaded with, and serves the one before again.
+    RolledBack = 9,
+    /// Something on this machine would keep an engine from starting.
+    Unfit = 10,
     /// What was asked for was canceled, by Ctrl-C or by somebody else.
     Canceled = 130,
     /// Whoever read our output went away; a running task was canceled.
@@ -42,6 +48,9 @@ Exit codes:
     5  the token is missing or wrong, or calls from here are not allowed
     6  the server cannot now; try again later
     7  `verify` ran a task again, and its output differs
+    8  a pool failed instead of doing what was asked of it
+    9  `pools reload` was rolled back; the pool serves the model before
+   10  something on this machine would keep an engine from starting
   130  canceled, by Ctrl-C or by somebody else
   141  whoever read the output went away; a running task was canceled";
 
@@ -125,6 +134,9 @@ mod tests {
             Exit::Unauthorized,
             Exit::TryLater,
             Exit::Differs,
+            Exit::PoolFailed,
+            Exit::RolledBack,
+            Exit::Unfit,
             Exit::Canceled,
             Exit::OutputClosed,
         ];

@@ -1,6 +1,7 @@
 //! `llama-orch`: the orchestrator from a terminal or a script.
 //!
-//! A client only: it knows nothing of queues or engines beyond what the server tells (LO-CLI-01). Output goes to stdout
+//! A client only: it knows nothing of queues or engines beyond what the server tells (LO-CLI-01). The exception is what has to
+//! work before there is a server: `doctor` and `up` look at this machine through `pool-managerd`. Output goes to stdout
 //! and nothing else does; what is said about it goes to stderr. How a command ended is its exit code ([`exit`]).
 
 mod args;
@@ -46,7 +47,14 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Task { id } => commands::tasks::show(&connect()?, id, json).await,
         Command::Explain { id } => commands::explain::explain(&connect()?, id, json).await,
         Command::Cancel { id } => commands::tasks::cancel(&connect()?, id).await,
-        Command::Pools => commands::pools::list(&connect()?, json).await,
+        Command::Pools { command: None } => commands::pools::list(&connect()?, json).await,
+        Command::Pools { command: Some(command) } => commands::pools::pools(&connect()?, command, json).await,
+        Command::Logs(logs) => commands::logs::logs(&connect()?, &logs).await,
+        Command::Engines(engines) => commands::engines::engines(&connect()?, engines, json).await,
+        Command::Devices => commands::devices::list(&connect()?, json).await,
+        Command::Doctor(config) => commands::doctor::doctor(&connection, &config, json).await,
+        Command::Up(up) => commands::up::up(&connection, up, json).await,
+        Command::Down(config) => commands::down::down(&connection, &config).await,
         Command::Capabilities => commands::pools::capabilities(&connect()?, json).await,
         Command::Session { id, end } => commands::sessions::session(&connect()?, id, end, json).await,
         Command::Status => commands::status::status(&connect()?, json).await,

@@ -1,7 +1,7 @@
 //! Typed client of the orchestrator's HTTP interface, for the command line, tests and programs of ours.
 //!
 //! One method per documented operation. Those with a plain answer are generated from the contract (`generated.rs`); the
-//! streams, the download and the readiness probe are written by hand. Nothing here decides for its caller: a refusal that says "try
+//! streams, the downloads and the readiness probe are written by hand. Nothing here decides for its caller: a refusal that says "try
 //! later" is returned with its wait, and a stream that was cut is reopened by asking with the last id seen. Only the
 //! transport is retried, and only for calls that may be sent twice.
 

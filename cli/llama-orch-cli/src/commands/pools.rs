@@ -1,12 +1,30 @@
 //! `pools` and `capabilities`.
 
-use api_types::{PoolHealth, PoolStatus};
+pub(super) mod board;
+mod details;
+mod wish;
+
+use api_types::{PoolHealth, PoolState, PoolStatus};
 use openapi_client::Client;
 
+use crate::args::PoolsCommand;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::show::{Table, bytes, or_dash};
+use wish::{Wish, carry_out};
+
+/// Carries out one of the commands.
+pub(crate) async fn pools(client: &Client, command: PoolsCommand, json: bool) -> Result<Exit, Failure> {
+    let (pool, wish, wait) = match command {
+        PoolsCommand::Show { pool } => return details::show(client, &pool, json).await,
+        PoolsCommand::Drain(args) => (args.pool, Wish::Drain { deadline: args.deadline }, args.wait),
+        PoolsCommand::Reload(args) => (args.pool, Wish::Reload { model: args.model }, args.wait),
+        PoolsCommand::Start(args) => (args.pool, Wish::Start, args.wait),
+        PoolsCommand::Stop(args) => (args.pool, Wish::Stop { deadline: args.deadline }, args.wait),
+    };
+    carry_out(client, &pool, &wish, !wait.no_wait, json).await
+}
 
 /// Pools with health, slots, queue and memory.
 pub(crate) async fn list(client: &Client, json: bool) -> Result<Exit, Failure> {
@@ -46,10 +64,21 @@ pub(crate) async fn capabilities(client: &Client, json: bool) -> Result<Exit, Fa
     Ok(Exit::Ok)
 }
 
-/// Pools as a table, with the reason under each that is not ready.
+/// Pools as a table; under it what each is doing that is not ready, and why.
 pub(crate) fn table(pools: &[PoolStatus]) -> String {
-    let mut table =
-        Table::new(&["POOL", "STATE", "ENGINE", "SLOTS FREE", "QUEUE", "CONTEXT", "VRAM FREE", "COMPUTE", "MODEL"]);
+    let mut table = Table::new(&[
+        "POOL",
+        "STATE",
+        "ENGINE",
+        "SLOTS FREE",
+        "QUEUE",
+        "CONTEXT",
+        "VRAM FREE",
+        "COMPUTE",
+        "PID",
+        "RESTARTS",
+        "MODEL",
+    ]);
     for pool in pools {
         table.row([
             pool.id.clone(),
@@ -64,25 +93,52 @@ pub(crate) fn table(pools: &[PoolStatus]) -> String {
                     .map(|(free, all)| format!("{}/{}", bytes(free), bytes(all))),
             ),
             pool.compute.clone(),
+            or_dash(pool.health.pid),
+            or_dash(pool.health.restarts),
             pool.model.clone(),
         ]);
     }
     let mut text = table.render("no pools are configured; add one to the server's configuration");
     for pool in pools.iter().filter(|pool| !pool.health.ready) {
+        if pool.health.activity.is_some() {
+            text.push_str(&format!("{}: {}\n", pool.id, board::sentence(pool)));
+        }
         if let Some(reason) = &pool.health.last_error {
-            text.push_str(&format!("{}: {reason}\n", pool.id));
+            let fault = pool.health.fault.map(|fault| format!(" [{fault}]")).unwrap_or_default();
+            text.push_str(&format!("{}: {reason}{fault}\n", pool.id));
         }
     }
     text
 }
 
+/// One word or two on how a pool stands.
 fn state(health: &PoolHealth) -> &'static str {
     match health {
+        PoolHealth { state: Some(PoolState::BackingOff), .. } => "backing off",
+        PoolHealth { state: Some(state), .. } if !matches!(state, PoolState::External | PoolState::Ready) => {
+            state.as_str()
+        }
         PoolHealth { draining: true, .. } => "draining",
         PoolHealth { ready: true, .. } => "ready",
         PoolHealth { live: true, .. } => "not ready",
         _ => "down",
     }
+}
+
+/// Why a pool does not serve, without what to do about it, which is told apart.
+fn reason(health: &PoolHealth) -> Option<String> {
+    let error = health.last_error.as_deref()?;
+    let fix = health.fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+    Some(error.strip_suffix(&fix).unwrap_or(error).to_owned())
+}
+
+/// A pool has failed.
+pub(super) fn failure_of(pool: &PoolStatus) -> Failure {
+    let reason = reason(&pool.health).unwrap_or_else(|| "the server does not say why".to_owned());
+    let fault = pool.health.fault.map(|fault| format!(" [{fault}]")).unwrap_or_default();
+    let next = pool.health.fix.clone();
+    let next = next.unwrap_or_else(|| format!("`llama-orch logs {}` shows what its engine has written", pool.id));
+    Failure::new(Exit::PoolFailed, format!("pool {} failed: {reason}{fault}", pool.id), next)
 }
 
 fn known(text: &str) -> Option<&str> {

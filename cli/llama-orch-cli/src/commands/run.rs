@@ -4,8 +4,11 @@ mod display;
 mod prompt;
 mod target;
 
+use std::time::Duration;
+
 use api_types::{
-    ChatMessage, DeterminismLevel, PlacementMode, PlacementOverrides, Sampling, SessionId, TaskId, TaskRequest,
+    ChatMessage, DeterminismLevel, PlacementMode, PlacementOverrides, Priority, Sampling, SessionId, TaskId,
+    TaskRequest,
 };
 use openapi_client::Client;
 
@@ -23,6 +26,36 @@ pub(crate) async fn run(client: &Client, args: Box<RunArgs>, json: bool) -> Resu
     let (quiet, retries) = (args.quiet, args.retries);
     let task = request(*args, target, prompt);
     follow(client, &task, retries, &mut Display::new(json, quiet)).await
+}
+
+/// Runs a prompt on one pool, with its own choice of everything else.
+pub(super) async fn on_pool(
+    client: &Client,
+    pool: &str,
+    prompt: String,
+    max_tokens: i32,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let args = RunArgs {
+        pool: Some(pool.to_owned()),
+        max_tokens: Some(max_tokens),
+        priority: Priority::Interactive,
+        deadline: Duration::from_secs(600),
+        retries: 3,
+        prompt: Some(prompt),
+        file: None,
+        chat: false,
+        system: None,
+        model: None,
+        engine: None,
+        ctx: None,
+        seed: None,
+        session: None,
+        strict: false,
+        quiet: false,
+        sampling: SamplingArgs::default(),
+    };
+    run(client, Box::new(args), json).await
 }
 
 fn request(args: RunArgs, target: Target, prompt: String) -> TaskRequest {

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::super::meter::Meter;
+use crate::commands::local;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -20,11 +21,7 @@ pub(super) const START_POLL: Duration = Duration::from_millis(5);
 /// A program that lies beside this one, else the one that PATH names, with an environment and a home
 /// that hold nothing of the caller's.
 pub(super) fn program(name: &str, home: &Path) -> Result<Command, Failure> {
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        beside.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join(name))).find(|it| it.is_file());
-    let program: PathBuf = found.ok_or_else(|| {
+    let program = local::program(name).ok_or_else(|| {
         let next = format!("put {name} beside llama-orch or into PATH");
         Failure::new(Exit::Usage, format!("{name} is not to be found"), next)
     })?;
