@@ -273,7 +273,11 @@ impl PullError {
             () if says_any(said, &["toomanyrequests", "too many requests", "rate limit"]) => {
                 Self::TooMany { image, backend }
             }
-            () if says_any(said, &["unauthorized", "authentication required", "no basic auth credentials", "401"]) => {
+            () if says_any(
+                said,
+                &["unauthorized", "authentication required", "no basic auth credentials", "invalid username/password"],
+            ) =>
+            {
                 Self::Unauthorized { image, backend }
             }
             // Docker's hub says this of what does not exist as well as of what is private.
@@ -292,7 +296,8 @@ impl PullError {
                     "i/o timeout",
                     "no route to host",
                     "network is unreachable",
-                    "tls",
+                    "tls:",
+                    "x509:",
                 ],
             ) =>
             {
@@ -376,10 +381,10 @@ impl RunError {
         let (name, stderr) = (name.to_owned(), error.said().to_owned());
         match () {
             () if is_full(&stderr) => Self::NoSpace { backend },
-            () if says(&stderr, &["name", "already in use"]) => Self::NameTaken { name, backend },
             () if says_any(&stderr, &["address already in use", "port is already allocated"]) => {
                 Self::PortTaken { name, stderr }
             }
+            () if says(&stderr, &["name", "already in use"]) => Self::NameTaken { name, backend },
             () if says_any(
                 &stderr,
                 &["unresolvable cdi device", "could not select device driver", "nvidia-container-cli"],

@@ -128,7 +128,7 @@ impl App {
     fn serving(&self, name: &str) -> Vec<ModelId> {
         let scheduler = self.scheduler();
         let serves = |pool: &&Arc<Pool>| scheduler.pool(&pool.id).is_some_and(|view| view.snapshot.serves(name));
-        self.pools.iter().filter(serves).map(|pool| pool.model_id.clone()).collect()
+        self.pools.iter().filter(serves).map(|pool| pool.served().id.clone()).collect()
     }
 
     /// ORCH-3961: what clients may say about placement is the operator's choice.

@@ -9,10 +9,12 @@ use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, MoveReason, PoolId, Priorit
 use artifact_store::ArtifactStore;
 use auth_min::Identity;
 use config_schema::Config;
-use orchestrator_core::scheduler::{Action, Canceled, Outcome, Requeued};
+use orchestrator_core::scheduler::{Action, Canceled, Dispatch, Outcome, Requeued};
 use orchestrator_core::session::{SessionLimits, Sessions, Used};
 use orchestrator_core::throttle::Throttles;
 use orchestrator_core::{Refusal, Scheduler};
+use pool_managerd::manager::Manager;
+use pool_managerd::registry::Lease;
 use state_db::StateDb;
 
 use crate::alarms::{Alarm, Alarms};
@@ -24,7 +26,7 @@ use crate::journal;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::narrate;
-use crate::pools::{Pools, rate_limit};
+use crate::pools::{Pool, Pools, rate_limit};
 use crate::runner;
 use crate::store::TaskStore;
 use crate::task::{CancelReason, EndedTask, Ending, Task};
@@ -62,6 +64,8 @@ pub struct App {
     pub feed: Feed,
     /// Documents, and the records of ended tasks.
     pub artifacts: ArtifactStore,
+    /// The engines that are run here.
+    pub manager: Manager,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
     throttle: Mutex<Throttle>,
@@ -96,7 +100,14 @@ impl Throttle {
 
 impl App {
     /// The state at start: pools configured, none of them probed.
-    pub fn new(config: Config, db: StateDb, models: Models, artifacts: ArtifactStore, clock: Clock) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        db: StateDb,
+        models: Models,
+        artifacts: ArtifactStore,
+        manager: Manager,
+        clock: Clock,
+    ) -> Arc<Self> {
         let metrics = Metrics::default();
         for (id, state) in models.states() {
             metrics.model_state(id.as_str(), Some(state));
@@ -123,6 +134,7 @@ impl App {
             models,
             feed: Feed::default(),
             artifacts,
+            manager,
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
             throttle: Mutex::new(Throttle::new(&config)),
@@ -172,16 +184,24 @@ impl App {
     /// Hands waiting tasks to engines as long as there is a free slot for one.
     pub fn dispatch(self: &Arc<Self>) {
         loop {
-            let next = self.scheduler().next_dispatch(self.clock.now_ms());
-            let Some(dispatch) = next else { return };
+            let Some((dispatch, lease)) = self.next_dispatch() else { return };
             let Some(task) = self.tasks.get(dispatch.task_id) else {
                 // Cannot happen: a task is stored under the same lock that admits it. Its slot must not leak even so.
                 tracing::error!(task_id = %dispatch.task_id, "a scheduled task is not known");
                 self.scheduler().cancel(dispatch.task_id, self.clock.now_ms());
                 continue;
             };
-            runner::start(self, &task, &dispatch);
+            runner::start(self, &task, &dispatch, lease);
         }
+    }
+
+    /// The next task that can start, and the lease of its slot. Both come about under the scheduler's lock, so that a pool that
+    /// was closed and has no lease has no task either.
+    fn next_dispatch(&self) -> Option<(Dispatch, Lease)> {
+        let mut scheduler = self.scheduler();
+        let dispatch = scheduler.next_dispatch(self.clock.now_ms())?;
+        let lease = self.manager.registry().lease(&dispatch.pool_id);
+        Some((dispatch, lease))
     }
 
     /// A task that ran has let go of its engine; the slot is free for the next one.
@@ -315,7 +335,7 @@ impl App {
             phase: Some(if pool.is_loading() { Phase::Loading } else { Phase::Queued }),
             queue_position: Some(int(outlook.queue_position)),
             predicted_start_ms: Some(long(outlook.predicted_start_ms)),
-            progress: self.models.job(&pool.model_id).filter(|job| job.is_under_way()).and_then(|job| job.share()),
+            progress: self.progress_of(pool),
             ..MetricsFrame::default()
         };
         if !task.transcript().write().passing(EventName::Metrics, &frame) {
@@ -326,6 +346,12 @@ impl App {
         let shortest_ms = self.config.stream.metrics_interval_ms.max(SHORTEST_REPORT_GAP_MS);
         let gap_ms = foreseen_ms.max(crowd_ms).min(LONGEST_REPORT_GAP_MS).max(shortest_ms);
         self.alarms.set(task.id(), Alarm::Report, now_ms + gap_ms);
+    }
+
+    /// Share of what is done to bring a pool's engine up: by its manager, else of the download of its model.
+    fn progress_of(&self, pool: &Pool) -> Option<f64> {
+        let managed = pool.report().and_then(|report| report.activity).and_then(|(_, share)| share);
+        managed.or_else(|| self.models.job(&pool.served().id).filter(|job| job.is_under_way())?.share())
     }
 
     /// Somebody has stopped following the task's stream before its end. Batch tasks run without a reader.

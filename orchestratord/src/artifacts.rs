@@ -105,7 +105,7 @@ fn bundle(app: &App, task: &Task) -> ProofBundle {
         model: BundleModel {
             model_ref: summary.model_ref.clone(),
             digest: app.model_digest(pool, &replica),
-            verification: app.models.standing(&pool.model_id).verification,
+            verification: app.models.standing(&pool.served().id).verification,
         },
         engine: BundleEngine {
             engine: summary.engine,

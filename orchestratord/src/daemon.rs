@@ -11,7 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use api_types::PoolId;
 use auth_min::{Authenticator, check_bind};
+use catalog_core::FsEngineCatalog;
 use config_schema::{BearerToken, Config, Loaded};
+use engine_provisioner::{Host, Setup};
+use futures_util::future::join_all;
+use pool_managerd::manager::Manager;
+use pool_managerd::pool::PoolHandle;
+use pool_managerd::process::GuardProgram;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use state_db::{AcceptedTask, Opened, Retention, StateDb};
 use tokio::net::TcpListener;
@@ -27,6 +33,7 @@ use crate::http::{self, Gate};
 use crate::models::{self, Models};
 use crate::narrate;
 use crate::pools;
+use crate::pools::managed::DaemonHost;
 use crate::unsupported;
 
 /// Gap between two rounds of forgetting finished tasks and expired sessions.
@@ -61,7 +68,8 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let opened = open_state(&loaded.config, &clock)?;
     let models = Models::open(&loaded.config)?;
     let artifacts = artifacts::open(&loaded.config, &clock)?;
-    let app = App::new(loaded.config, opened.db, models, artifacts, clock);
+    let manager = open_manager(&loaded.config, &models)?;
+    let app = App::new(loaded.config, opened.db, models, artifacts, manager, clock);
     let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
     let server = Arc::new(http::Server::new(gate, &app.config.server, tls));
     let stops = Stops::default();
@@ -119,6 +127,14 @@ fn open_state(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
     };
     let dir = &config.server.data_dir;
     StateDb::open(dir, retention, clock.unix_ms(0)).context("cannot open the journal of tasks (server.data_dir)")
+}
+
+/// Opens what pools need whose engines are run here.
+fn open_manager(config: &Config, models: &Models) -> anyhow::Result<Manager> {
+    let catalog = FsEngineCatalog::open(config.server.data_dir.join("catalog"))
+        .context("cannot open the catalog of engines (server.data_dir)")?;
+    let setup = Setup::new(config, Arc::clone(models.web()), Arc::new(catalog), Host::of_process());
+    Manager::open(config, setup, &GuardProgram::own()).context("cannot open the managed pools")
 }
 
 /// Takes up what an earlier life of the daemon has left undone, in the order in which it was accepted.
@@ -193,7 +209,8 @@ async fn serve(
     listener: std::net::TcpListener,
     stops: Stops,
 ) -> anyhow::Result<()> {
-    start_pools(&app, keys, &stops.serving);
+    start_external(&app, keys, &stops.serving);
+    start_managed(&app).await;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     tokio::spawn(accept(listener, Arc::clone(&server), stops.clone()));
@@ -214,6 +231,11 @@ async fn serve(
     if cut > 0 {
         narrate::cut(cut);
     }
+    tokio::select! {
+        () = stop_managed(&app) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
     app.feed.close();
     // The last frames are in the transcripts; what is left is to send them.
     stops.connections.close();
@@ -222,9 +244,26 @@ async fn serve(
     Ok(())
 }
 
-/// Gives every replica of every pool its adapter and starts its probe.
-fn start_pools(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
-    for pool in app.pools.iter() {
+/// Has the engines started that are run here.
+async fn start_managed(app: &Arc<App>) {
+    let host: Arc<dyn pool_managerd::pool::Host> = Arc::new(DaemonHost::new(Arc::clone(app)));
+    let handles = app.manager.launch(&host).await;
+    for (id, handle) in &handles {
+        app.pools.scheduled(id).managed_by(handle.clone());
+    }
+    app.manager.start_all(&handles).await;
+}
+
+/// Has the engines ended that are run here.
+async fn stop_managed(app: &Arc<App>) {
+    let managers = app.pools.iter().filter_map(|pool| pool.manager());
+    join_all(managers.map(PoolHandle::shut_down)).await;
+    app.manager.ended().await;
+}
+
+/// Gives every replica of every external pool its adapter and starts its probe.
+fn start_external(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
+    for pool in app.pools.iter().filter(|pool| !pool.config.is_managed()) {
         match pool.adapters(keys.get(&pool.id)) {
             Ok(adapters) => {
                 for (replica, adapter) in pool.replicas().iter().zip(adapters) {

@@ -3,9 +3,11 @@
 mod artifacts;
 mod body;
 mod catalog;
+mod engines;
 mod events;
 mod gate;
 mod meta;
+mod operate;
 mod pools;
 mod respond;
 mod router;

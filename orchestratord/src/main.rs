@@ -64,6 +64,10 @@ Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong flags or co
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    // An engine's guard is this program too, and has nothing else of it: no configuration, no thread, no log.
+    if let Some(code) = pool_managerd::guard::run_if_asked() {
+        return code;
+    }
     let mut flags = Flags::parse();
     let port_file = flags.port_file.clone();
     let check_only = flags.check_config;

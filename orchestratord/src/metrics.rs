@@ -11,6 +11,7 @@ use adapter_host::{BreakerState, CallReport};
 use api_types::sse::EventName;
 use api_types::{Engine, ErrorEnvelope, ModelLifecycle, PolicyLabel, Priority, VerificationOutcome};
 use artifact_store::Usage;
+use pool_managerd::machine::Why;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -43,6 +44,11 @@ pub const NAMES: &[&str] = &[
     "sse_backpressure_drops_total",
     "pool_ready",
     "active_leases",
+    "drain_events_total",
+    "pool_restarts_total",
+    "pool_preloads_total",
+    "gpu_utilization",
+    "vram_used_bytes",
     "sessions_active",
     "adapter_retries_total",
     "adapter_breaker_trips_total",
@@ -123,6 +129,27 @@ struct PoolOnly {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolReason {
+    pool_id: Text,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolOutcome {
+    pool_id: Text,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaDevice {
+    engine: &'static str,
+    engine_version: Text,
+    pool_id: Text,
+    replica_id: Text,
+    device: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReplicaOnly {
     engine: &'static str,
     pool_id: Text,
@@ -163,6 +190,11 @@ pub struct Metrics {
     drops: Family<EngineReason, Counter>,
     pool_ready: Family<PoolOnly, Gauge>,
     active_leases: Family<PoolOnly, Gauge>,
+    drains: Family<PoolReason, Counter>,
+    restarts: Family<PoolOnly, Counter>,
+    preloads: Family<PoolOutcome, Counter>,
+    gpu_utilization: Family<ReplicaDevice, Gauge>,
+    vram_used: Family<ReplicaDevice, Gauge>,
     sessions: Gauge,
     retries: Family<ReplicaOnly, Counter>,
     trips: Family<ReplicaOnly, Counter>,
@@ -174,6 +206,21 @@ pub struct Metrics {
     artifacts: Gauge,
     artifacts_bytes: Gauge,
     artifacts_dropped: Counter,
+}
+
+/// A device that a replica may use.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceOf<'a> {
+    /// The kind of engine.
+    pub engine: Engine,
+    /// The engine's version.
+    pub engine_version: &'a str,
+    /// The pool.
+    pub pool: &'a str,
+    /// The replica.
+    pub replica: &'a str,
+    /// The device's index.
+    pub device: u32,
 }
 
 /// The series of one pool under one engine version, looked up once.
@@ -227,6 +274,11 @@ impl Metrics {
             drops: Family::default(),
             pool_ready: Family::default(),
             active_leases: Family::default(),
+            drains: Family::default(),
+            restarts: Family::default(),
+            preloads: Family::default(),
+            gpu_utilization: Family::default(),
+            vram_used: Family::default(),
             sessions: Gauge::default(),
             retries: Family::default(),
             trips: Family::default(),
@@ -356,6 +408,44 @@ impl Metrics {
         });
     }
 
+    /// A pool takes no new tasks.
+    pub fn drained(&self, pool: &str, why: Why) {
+        self.drains.get_or_create(&PoolReason { pool_id: pool.into(), reason: why.as_str() }).inc();
+    }
+
+    /// A pool's engine was started again after a failure, so many times more.
+    pub fn restarted(&self, pool: &str, times: u32) {
+        self.restarts.get_or_create(&PoolOnly { pool_id: pool.into() }).inc_by(times.into());
+    }
+
+    /// An engine with its model came up: `ready`; or did not: `failed`.
+    pub fn preloaded(&self, pool: &str, outcome: &'static str) {
+        self.preloads.get_or_create(&PoolOutcome { pool_id: pool.into(), outcome }).inc();
+    }
+
+    /// Forgets what was measured of devices: what is not measured any more has no series.
+    pub fn forget_devices(&self) {
+        self.gpu_utilization.clear();
+        self.vram_used.clear();
+    }
+
+    /// What is measured of a device that a replica may use, at a scrape. What cannot be read is left out.
+    pub fn device(&self, replica: &DeviceOf<'_>, utilization_percent: Option<u32>, vram_used_bytes: Option<u64>) {
+        let labels = ReplicaDevice {
+            engine: replica.engine.as_str(),
+            engine_version: replica.engine_version.into(),
+            pool_id: replica.pool.into(),
+            replica_id: replica.replica.into(),
+            device: replica.device.to_string().into(),
+        };
+        if let Some(percent) = utilization_percent {
+            self.gpu_utilization.get_or_create(&labels).set(percent.into());
+        }
+        if let Some(bytes) = vram_used_bytes {
+            self.vram_used.get_or_create(&labels).set(long(bytes));
+        }
+    }
+
     /// A model was verified.
     pub fn verified(&self, engine: Engine, outcome: VerificationOutcome) {
         let reason = match outcome {
@@ -421,6 +511,15 @@ impl Metrics {
         registry.register("sse_backpressure_drops", "Frames left out for slow readers", self.drops.clone());
         registry.register("pool_ready", "1 while the pool takes tasks", self.pool_ready.clone());
         registry.register("active_leases", "Slots running a task", self.active_leases.clone());
+        registry.register("drain_events", "Times a pool stopped taking tasks, as wished", self.drains.clone());
+        registry.register("pool_restarts", "Starts of an engine after a failure", self.restarts.clone());
+        registry.register("pool_preloads", "Starts of engines by their outcome", self.preloads.clone());
+        registry.register(
+            "gpu_utilization",
+            "Time in which the GPU computed, in percent",
+            self.gpu_utilization.clone(),
+        );
+        registry.register("vram_used_bytes", "Memory of the GPU in use, by anybody", self.vram_used.clone());
         registry.register("sessions_active", "Sessions that have not expired", self.sessions.clone());
         registry.register("adapter_retries", "Submissions repeated before the first token", self.retries.clone());
         registry.register("adapter_breaker_trips", "Times a breaker opened", self.trips.clone());

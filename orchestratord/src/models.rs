@@ -50,6 +50,7 @@ pub struct Models {
     retirements: Notify,
     /// Models that the configuration names, with what they must be.
     configured: HashMap<ModelId, Option<Digest>>,
+    web: Arc<Web>,
     fetcher: Arc<Fetcher>,
     provisioner: ModelProvisioner<dyn CatalogStore, Fetcher>,
     jobs: Jobs,
@@ -95,7 +96,8 @@ impl Models {
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let configured = configured(config)?;
         let store = open_store(config).context("cannot open the catalog (server.data_dir, catalog.index)")?;
-        let fetcher = Arc::new(fetcher(config).context("cannot prepare to fetch models")?);
+        let (web, fetcher) = fetcher(config).context("cannot prepare to fetch models")?;
+        let fetcher = Arc::new(fetcher);
         let models = Self {
             store: Arc::clone(&store),
             trust: trust(config)?,
@@ -106,11 +108,17 @@ impl Models {
             retirements: Notify::new(),
             configured,
             provisioner: ModelProvisioner::new(Arc::clone(&store), Arc::clone(&fetcher)),
+            web,
             fetcher,
             jobs: Jobs::start().context("cannot start the thread for work on models")?,
         };
         models.read_all().context("cannot read the catalog")?;
         Ok(models)
+    }
+
+    /// The gate to the network.
+    pub fn web(&self) -> &Arc<Web> {
+        &self.web
     }
 
     /// Cancels the work under way; what was fetched is kept.
@@ -277,7 +285,7 @@ impl Models {
 impl App {
     /// The digest of the model that a replica serves: by the engine, else by the catalog.
     pub fn model_digest(&self, pool: &Pool, replica: &Replica) -> Option<String> {
-        replica.model_digest().or_else(|| self.models.standing(&pool.model_id).digest.map(String::from))
+        replica.model_digest().or_else(|| self.models.standing(&pool.served().id).digest.map(String::from))
     }
 }
 
@@ -339,14 +347,15 @@ fn open_store(config: &Config) -> Result<Arc<dyn CatalogStore>, CatalogError> {
     })
 }
 
-fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
+fn fetcher(config: &Config) -> anyhow::Result<(Arc<Web>, Fetcher)> {
     let catalog = &config.catalog;
     let policy = OutboundPolicy::new(&config.policy.outbound);
     let web = Web::new(policy, &WebSettings::new(Duration::from_millis(catalog.stall_timeout_ms.get())))?;
     let sources = Sources::new(&Environment::of_process())?;
     let parallel_files = usize::try_from(catalog.parallel_files.get()).unwrap_or(usize::MAX);
     let settings = FetchSettings::new(catalog.models_dir.clone(), parallel_files);
-    Ok(Fetcher::new(Arc::new(web), sources, settings))
+    let web = Arc::new(web);
+    Ok((Arc::clone(&web), Fetcher::new(web, sources, settings)))
 }
 
 /// What the configuration asks of models.

@@ -4,10 +4,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use api_types::{
-    Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, ReplicaId, TaskId, TaskRequest,
-    Verification,
+    Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, PoolState, ReplicaId, TaskId,
+    TaskRequest, Verification,
 };
 use artifact_store::{PutError, ReadError};
 use catalog_core::{CatalogError, Digest};
@@ -15,10 +16,11 @@ use model_provisioner::Provisioned;
 use narration_core::{Actor, Narration, narrate};
 use orchestrator_core::Refusal;
 use orchestrator_core::policy::DecisionLog;
+use pool_managerd::pool::PoolReport;
 use state_db::WriteError;
 use tracing::{Level, debug, info};
 
-use crate::pools::{Pool, Replica};
+use crate::pools::{Pool, Replica, Served};
 use crate::task::{Caller, EndedTask, Ending, Task};
 use crate::wire::{int, long};
 
@@ -116,13 +118,14 @@ pub fn moved(task: &Task, to: &PoolId, reason: MoveReason) {
 
 /// A worker was lost before the task's first token.
 pub fn worker_lost(task: &Task, pool: &Pool, replica: &Replica, error: &ErrorEnvelope) {
+    let served = pool.served();
     let human =
         format_args!("replica {} of pool {} was lost before the first token: {}", replica.id, pool.id, error.message);
     narrate(
         Level::WARN,
         &Narration {
             error_kind: Some(&error.code),
-            ..about_task(task, pool, &replica.id, Narration::new(Actor::Orchestratord, "worker_lost", human))
+            ..about_task(task, pool, &served, &replica.id, Narration::new(Actor::Orchestratord, "worker_lost", human))
         },
     );
 }
@@ -184,12 +187,13 @@ pub fn refused(engine: Engine, refusal: &ErrorEnvelope) {
 
 /// An engine takes a task.
 pub fn dispatched(task: &Task, pool: &Pool, replica: &Replica, queue_time_ms: u64) {
+    let served = pool.served();
     let human = format_args!("gives the task to pool {} after {queue_time_ms} ms of waiting", pool.id);
     narrate(
         Level::INFO,
         &Narration {
             queue_time_ms: Some(long(queue_time_ms)),
-            ..about_task(task, pool, &replica.id, Narration::new(Actor::Orchestratord, "stream_start", human))
+            ..about_task(task, pool, &served, &replica.id, Narration::new(Actor::Orchestratord, "stream_start", human))
         },
     );
 }
@@ -238,21 +242,94 @@ pub fn ended(task: &Task, ending: &Ending, ended: &EndedTask) {
 
 /// A pool takes tasks from now on.
 pub fn pool_ready(pool: &Pool, replica: &Replica, version: &str) {
-    let human =
-        format_args!("pool {} is ready: {} {version} serves {}", pool.id, pool.config.engine, pool.config.model);
+    let served = pool.served();
+    let human = format_args!("pool {} is ready: {} {version} serves {}", pool.id, pool.config.engine, served.reference);
     narrate(
         Level::INFO,
         &Narration {
             engine_version: Some(version),
-            ..about_pool(pool, &replica.id, Narration::new(Actor::PoolManager, "ready", human))
+            ..about_pool(pool, &served, &replica.id, Narration::new(Actor::PoolManager, "ready", human))
         },
     );
 }
 
 /// A pool takes no tasks, and why.
 pub fn pool_unready(pool: &Pool, replica: &Replica, reason: &str) {
+    let served = pool.served();
     let human = format_args!("pool {} is not ready: {reason}", pool.id);
-    narrate(Level::WARN, &about_pool(pool, &replica.id, Narration::new(Actor::PoolManager, "unready", human)));
+    narrate(Level::WARN, &about_pool(pool, &served, &replica.id, Narration::new(Actor::PoolManager, "unready", human)));
+}
+
+/// What the engine of a managed pool is doing now.
+pub fn pool_state(pool: &Pool, report: &PoolReport) {
+    let served = pool.served();
+    let mask = pool.config.device_mask();
+    let error = report.failure.as_ref().map(ToString::to_string);
+    let backoff = report.next_attempt.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
+    let backoff_ms = backoff.map(|wait| long(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+    let level = match report.state {
+        PoolState::Failed => Level::ERROR,
+        PoolState::BackingOff => Level::WARN,
+        _ => Level::INFO,
+    };
+    let id = &pool.id;
+    let narrate_as = |human: std::fmt::Arguments<'_>| {
+        narrate(
+            level,
+            &Narration {
+                engine_version: report.engine.as_ref().map(|engine| engine.version.as_str()),
+                device_mask: mask.as_deref(),
+                restart_count: Some(int(report.restarts)),
+                backoff_ms,
+                last_error: error.as_deref(),
+                ..about_pool(
+                    pool,
+                    &served,
+                    &pool.replicas()[0].id,
+                    Narration::new(Actor::PoolManager, report.state.as_str(), human),
+                )
+            },
+        );
+    };
+    match (report.state, &error) {
+        (PoolState::BackingOff, Some(error)) => {
+            narrate_as(format_args!("pool {id} is tried again in {} ms: {error}", backoff_ms.unwrap_or(0)));
+        }
+        (PoolState::Failed, Some(error)) => narrate_as(format_args!("pool {id} has failed: {error}")),
+        (PoolState::Stopped, Some(error)) => narrate_as(format_args!("pool {id} is stopped after a failure: {error}")),
+        (PoolState::Ready, _) => narrate_as(format_args!("pool {id} serves {}", report.model)),
+        (state, _) => narrate_as(format_args!("pool {id} is {state} with {}", report.model)),
+    }
+}
+
+/// An engine has done what it must before it gets tasks.
+pub fn self_tested(pool: &Pool, tokens: u32, took: Duration) {
+    let served = pool.served();
+    let human = format_args!("pool {} has passed its self-test: {tokens} tokens, and a cancel", pool.id);
+    narrate(
+        Level::INFO,
+        &Narration {
+            tokens_out: Some(int(tokens)),
+            duration_ms: Some(long(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))),
+            ..about_pool(pool, &served, &pool.replicas()[0].id, Narration::new(Actor::PoolManager, "self_test", human))
+        },
+    );
+}
+
+/// The deadline of a drain has passed.
+pub fn drain_cut(pool: &Pool, tasks: usize) {
+    let served = pool.served();
+    let human = format_args!("pool {} was drained: {tasks} tasks that still ran have been ended", pool.id);
+    narrate(
+        Level::WARN,
+        &about_pool(pool, &served, &pool.replicas()[0].id, Narration::new(Actor::PoolManager, "drain_cut", human)),
+    );
+}
+
+/// An engine that was prepared here is gone.
+pub fn engine_removed(removed: &engine_provisioner::Removed) {
+    let human = format_args!("removed an engine: {} folders, {} bytes", removed.folders.len(), removed.freed_bytes);
+    narrate(Level::INFO, &Narration::new(Actor::PoolManager, "engine_removed", human));
 }
 
 /// A setting has no effect in this version.
@@ -438,8 +515,14 @@ fn of_task<'a>(task: &'a Task, pool_id: &'a PoolId, narration: Narration<'a>) ->
     with_ids(task, placed)
 }
 
-fn about_task<'a>(task: &'a Task, pool: &'a Pool, replica: &'a ReplicaId, narration: Narration<'a>) -> Narration<'a> {
-    with_ids(task, about_pool(pool, replica, narration))
+fn about_task<'a>(
+    task: &'a Task,
+    pool: &'a Pool,
+    served: &'a Served,
+    replica: &'a ReplicaId,
+    narration: Narration<'a>,
+) -> Narration<'a> {
+    with_ids(task, about_pool(pool, served, replica, narration))
 }
 
 /// The ids under which a task's lines are found.
@@ -453,13 +536,18 @@ fn with_ids<'a>(task: &'a Task, narration: Narration<'a>) -> Narration<'a> {
     }
 }
 
-fn about_pool<'a>(pool: &'a Pool, replica: &'a ReplicaId, narration: Narration<'a>) -> Narration<'a> {
+fn about_pool<'a>(
+    pool: &'a Pool,
+    served: &'a Served,
+    replica: &'a ReplicaId,
+    narration: Narration<'a>,
+) -> Narration<'a> {
     Narration {
         target: Some(&pool.id),
         pool_id: Some(&pool.id),
         replica_id: Some(replica),
         engine: Some(pool.config.engine.as_str()),
-        model_id: Some(&pool.config.model),
+        model_id: Some(&served.reference),
         ..narration
     }
 }

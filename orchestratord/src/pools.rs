@@ -1,10 +1,11 @@
 //! The pools of the configuration: which adapter each one gets, and what probes find out about its engine.
 
+pub mod managed;
 mod probe;
 
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use adapter_api::retry::RetryPolicy;
 use adapter_api::{WorkerAdapter, WorkerProps};
@@ -21,7 +22,9 @@ use orchestrator_core::classes::PerClass;
 use orchestrator_core::queue::{FullPolicy, QueueLimits, Weights};
 use orchestrator_core::scheduler::{PoolSpec, ReplicaSpec};
 use orchestrator_core::throttle::RateLimit;
+use pool_managerd::pool::{PoolHandle, PoolReport};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::metrics::{Metrics, PoolSeries};
@@ -43,12 +46,33 @@ pub struct Pool {
     pub id: PoolId,
     /// Its section of the configuration.
     pub config: PoolConfig,
-    /// What the catalog calls its model.
-    pub model_id: ModelId,
+    /// The model that it serves, or is to: the configured one until somebody has another loaded.
+    served: RwLock<Arc<Served>>,
+    /// The way to whoever runs its engine, where that is us.
+    managed: OnceLock<PoolHandle>,
+    /// What log and metrics were told of it last.
+    told: Mutex<Option<PoolReport>>,
+    /// Ends the drain of an external pool.
+    drain: Mutex<CancellationToken>,
     /// The sampler profile in force.
     pub sampler_profile_version: Option<String>,
     /// Its engines, in configuration order; there is at least one.
     replicas: Vec<Arc<Replica>>,
+}
+
+/// A model that a pool serves.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// As tasks name it.
+    pub reference: Arc<str>,
+    /// As the catalog calls it.
+    pub id: ModelId,
+}
+
+impl Served {
+    fn new(reference: &str) -> Self {
+        Self { reference: reference.into(), id: model_id(reference) }
+    }
 }
 
 /// One engine of a pool.
@@ -144,6 +168,12 @@ impl Replica {
         self.known().ready
     }
 
+    /// Another engine takes its place, of which nothing is known yet.
+    pub(crate) fn forget(&self) {
+        let mut known = self.known();
+        (known.live, known.healthy, known.ready, known.on_trial) = (false, false, false, false);
+    }
+
     /// What watchers are told of when it changes.
     fn outside(&self) -> (bool, bool, Option<String>) {
         let known = self.known();
@@ -164,33 +194,45 @@ impl Pool {
         Self {
             id: config.id.clone(),
             config: config.clone(),
-            model_id: model_id(&config.model),
+            served: RwLock::new(Arc::new(Served::new(&config.model))),
+            managed: OnceLock::new(),
+            told: Mutex::default(),
+            drain: Mutex::default(),
             sampler_profile_version: config.sampler_profile_version.clone(),
             replicas: (0..engines).map(|number| Arc::new(Replica::new(number, &config.id, metrics))).collect(),
         }
     }
 
-    /// Makes the adapters for its engines, in the order of [`Pool::replicas`].
+    /// The model that it serves, or is to.
+    pub fn served(&self) -> Arc<Served> {
+        Arc::clone(&self.served.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The way to whoever runs its engine, where that is us.
+    pub fn manager(&self) -> Option<&PoolHandle> {
+        self.managed.get()
+    }
+
+    /// Its engine is run by us, and this is the way to whoever does. A second one is passed over.
+    pub fn managed_by(&self, handle: PoolHandle) {
+        let _ = self.managed.set(handle);
+    }
+
+    /// Makes the adapters for its engines, in the order of [`Pool::replicas`]; a managed pool has none before its engine runs.
     ///
     /// # Errors
     /// A sentence for `last_error`: what this version cannot do, or what is wrong with an address.
     pub fn adapters(&self, engine_key: Option<&BearerToken>) -> Result<Vec<Arc<dyn WorkerAdapter>>, String> {
         let source = self.config.engine_source().map_err(|missing| missing.to_string())?;
         match (self.config.engine, source) {
-            (Engine::Llamacpp, EngineSource::External(external)) => {
-                external.urls().map(|url| llamacpp(url, engine_key, self.config.slots)).collect()
-            }
             (Engine::Mock, EngineSource::Simulated) => {
                 Ok(vec![Arc::new(Mock::new(Simulation::new(self.simulation())))])
             }
-            (engine, EngineSource::External(_) | EngineSource::Simulated) => {
-                Err(format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\""))
+            (engine, EngineSource::External(external)) => {
+                external.urls().map(|url| adapter_at(engine, url, engine_key, self.config.slots)).collect()
             }
-            _ => Err(format!(
-                "this version does not start engines itself yet (provisioning.mode = \"{}\"); start the engine and attach it with \
-                 provisioning.mode = \"external\" and its url",
-                self.config.mode()
-            )),
+            (engine, EngineSource::Simulated) => Err(no_adapter(engine)),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -237,12 +279,13 @@ impl Pool {
 
     /// Whether a task submitted now would be taken: an engine is ready, and its model may be used.
     pub fn takes_tasks(&self, app: &App) -> bool {
-        self.is_ready() && app.models.standing(&self.model_id).barred.is_none()
+        self.is_ready() && app.models.standing(&self.served().id).barred.is_none()
     }
 
-    /// Whether its engine is up and still loads its model.
+    /// Whether its engine is up and still loads its model, or is being brought up.
     pub fn is_loading(&self) -> bool {
-        !self.is_ready() && self.replicas.iter().any(|replica| replica.known().live)
+        let comes_up = self.report().is_some_and(|it| matches!(it.state, PoolState::Preparing | PoolState::Starting));
+        !self.is_ready() && (comes_up || self.replicas.iter().any(|replica| replica.known().live))
     }
 
     /// What its engines told about themselves, once one has.
@@ -278,7 +321,8 @@ impl Pool {
 
     /// Its health for the outside.
     pub fn health(&self, app: &App) -> PoolHealth {
-        let barred = app.models.standing(&self.model_id).barred;
+        let served = self.served();
+        let barred = app.models.standing(&served.id).barred;
         let scheduler = app.scheduler();
         let view = scheduler.pool(&self.id).expect("the scheduler knows every configured pool");
         let mut metrics = std::collections::BTreeMap::from([
@@ -304,19 +348,18 @@ impl Pool {
         if let Some(latency) = view.snapshot.first_token_ms {
             metrics.insert("first_token_ms".to_owned(), json!(latency));
         }
-        PoolHealth {
+        let health = PoolHealth {
             live: self.replicas.iter().any(|replica| replica.known().live),
             ready: self.is_ready() && barred.is_none(),
             draining: view.snapshot.draining || matches!(barred, Some(Barred::Retired { .. })),
             metrics,
-            last_error: barred
-                .map(|why| why.refusal(&self.model_id).message)
-                .or_else(|| self.last_error(app, &scheduler)),
+            last_error: barred.map(|why| why.refusal(&served.id).message).or_else(|| self.last_error(app, &scheduler)),
             engine_version: self.first().engine_version().as_deref().map(str::to_owned),
             device_mask: view.snapshot.device_mask.clone(),
             state: (!self.config.is_managed()).then_some(PoolState::External),
             ..PoolHealth::default()
-        }
+        };
+        self.with_report(health)
     }
 
     /// Tasks that were given up and that its engines may still work on; their slots are not free yet.
@@ -334,7 +377,7 @@ impl Pool {
         PoolStatus {
             id: self.id.to_string(),
             engine: self.config.engine,
-            model: self.config.model.clone(),
+            model: self.served().reference.as_ref().to_owned(),
             ctx: snapshot.ctx_max_supported,
             provisioning: self.config.mode().to_string(),
             compute: self.compute(),
@@ -435,6 +478,23 @@ fn queue_limits(config: &PoolConfig) -> QueueLimits {
 /// A throttle as core takes it.
 pub(crate) fn rate_limit(limit: config_schema::RateLimit) -> RateLimit {
     RateLimit { rate_per_s: limit.per_second, burst: limit.burst.get() }
+}
+
+/// The adapter for an engine that listens at an address.
+fn adapter_at(
+    engine: Engine,
+    url: &EngineUrl,
+    engine_key: Option<&BearerToken>,
+    slots: NonZeroU32,
+) -> Result<Arc<dyn WorkerAdapter>, String> {
+    match engine {
+        Engine::Llamacpp => llamacpp(url, engine_key, slots),
+        other => Err(no_adapter(other)),
+    }
+}
+
+fn no_adapter(engine: Engine) -> String {
+    format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\"")
 }
 
 fn llamacpp(

@@ -28,8 +28,8 @@ use crate::wire::{int, long};
 
 /// Starts a dispatched task on its own runtime. What the stream says of it is written before this returns, so that a task
 /// that need not wait tells everything it knows in the first write to its client.
-pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: &Dispatch) {
-    let lease = Lease { app: Arc::clone(app), task: Arc::clone(task), is_ours: true };
+pub fn start(app: &Arc<App>, task: &Arc<Task>, dispatch: &Dispatch, slot: pool_managerd::registry::Lease) {
+    let lease = Lease { app: Arc::clone(app), task: Arc::clone(task), is_ours: true, _slot: slot };
     let pool = Arc::clone(app.pools.scheduled(&dispatch.pool_id));
     let replica = Arc::clone(pool.scheduled(&dispatch.replica_id));
     let now_ms = app.clock.now_ms();
@@ -76,6 +76,8 @@ struct Lease {
     app: Arc<App>,
     task: Arc<Task>,
     is_ours: bool,
+    /// Dropped last: whoever waits for the pool to be idle finds the scheduler told.
+    _slot: pool_managerd::registry::Lease,
 }
 
 impl Drop for Lease {

@@ -2,27 +2,34 @@
 //!
 //! NVML comes with the driver and is loaded at run time, so that the same program runs on hosts without one.
 
-use std::ffi::OsStr;
-use std::path::Path;
+mod mask;
+mod monitor;
+mod read;
+mod xid;
 
-use nvml_wrapper::Nvml;
+use std::path::Path;
+use std::sync::Arc;
+
 use nvml_wrapper::error::NvmlError;
 
-/// The library's name where the driver puts it; the name without a version comes with development packages only.
-const LIBRARY: &str = "libnvidia-ml.so.1";
+pub use self::mask::{DeviceMask, MaskError, MaskedDevice};
+pub use self::monitor::{DeviceEvent, Monitor, Reading};
+pub use self::xid::{Remedy, Xid};
 
 /// The GPUs of this host; there is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Devices {
     /// Version of the driver.
     pub driver: String,
-    /// Those that answer.
+    /// The newest CUDA version whose programs the driver runs, major and minor.
+    pub cuda: Option<(i32, i32)>,
+    /// Those that answer, by index.
     pub devices: Vec<Device>,
     /// Those that do not.
     pub failed: Vec<FailedDevice>,
 }
 
-/// A GPU.
+/// A GPU. What it does not tell is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Its index in NVML's order, that of the PCI bus; CUDA's is the same with `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
@@ -37,6 +44,40 @@ pub struct Device {
     pub vram_total_bytes: u64,
     /// Its memory that nobody uses, in bytes, when it was asked.
     pub vram_free_bytes: u64,
+    /// Share of the last moments in which it computed.
+    pub utilization_percent: Option<u32>,
+    /// Temperature of its die in degrees Celsius.
+    pub temperature_c: Option<u32>,
+    /// Power draw in milliwatts.
+    pub power_mw: Option<u32>,
+    /// Memory errors that could not be corrected since the driver was loaded; absent where ECC is off or not there.
+    pub ecc_uncorrected: Option<u64>,
+    /// Whether it is split into MIG instances, which are then used instead of it.
+    pub mig_enabled: bool,
+    /// Its MIG instances.
+    pub mig: Vec<MigInstance>,
+    /// Processes that compute on it.
+    pub processes: Vec<DeviceProcess>,
+}
+
+/// A part of a GPU that is used like a GPU of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigInstance {
+    /// Its id, `MIG-…`.
+    pub uuid: String,
+    /// Its memory in bytes.
+    pub vram_total_bytes: u64,
+    /// Its memory that nobody uses, in bytes.
+    pub vram_free_bytes: u64,
+}
+
+/// A process that computes on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceProcess {
+    /// Its process id on the host.
+    pub pid: u32,
+    /// Memory it holds, in bytes.
+    pub vram_bytes: Option<u64>,
 }
 
 /// A GPU that does not answer.
@@ -44,12 +85,14 @@ pub struct Device {
 pub struct FailedDevice {
     /// Its index.
     pub index: u32,
+    /// Its id, if it tells that at least, or did before.
+    pub uuid: Option<String>,
     /// What NVML says.
     pub reason: String,
 }
 
 /// There are no GPUs that could be used. Each message says what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum NoDevices {
     /// NVML is not there or cannot be loaded.
     #[error(
@@ -60,7 +103,7 @@ pub enum NoDevices {
         library: String,
         /// Why not.
         #[source]
-        source: NvmlError,
+        source: Arc<NvmlError>,
     },
     /// The library and the kernel's module are of different versions.
     #[error("the NVIDIA driver was updated while its old module is loaded; restart the host, or reload the module")]
@@ -74,9 +117,15 @@ pub enum NoDevices {
     /// There is no device.
     #[error("the NVIDIA driver finds no GPU; see `nvidia-smi` and `lspci`")]
     None,
+    /// There are devices, and none of them answers.
+    #[error("no GPU answers ({reason}); see `dmesg` for Xid errors, and reset the GPU or restart the host")]
+    AllFailed {
+        /// What NVML says of the first.
+        reason: String,
+    },
     /// NVML fails for another reason.
     #[error("the NVIDIA driver does not answer; see whether `nvidia-smi` does")]
-    Failed(#[source] NvmlError),
+    Failed(#[source] Arc<NvmlError>),
 }
 
 /// Finds out which GPUs there are, by the library at `library`, or the driver's own.
@@ -86,71 +135,28 @@ pub enum NoDevices {
 /// # Errors
 /// [`NoDevices`].
 pub fn discover(library: Option<&Path>) -> Result<Devices, NoDevices> {
-    let library = library.map_or(OsStr::new(LIBRARY), Path::as_os_str);
-    let nvml = Nvml::builder().lib_path(library).init().map_err(|error| no_devices(error, library))?;
-    let failed = |error| no_devices(error, library);
-    let count = nvml.device_count().map_err(failed)?;
-    if count == 0 {
-        return Err(NoDevices::None);
-    }
-    let driver = nvml.sys_driver_version().map_err(failed)?;
-    let mut found = Devices { driver, devices: Vec::new(), failed: Vec::new() };
-    for index in 0..count {
-        match device(&nvml, index) {
-            Ok(device) => found.devices.push(device),
-            Err(error) => found.failed.push(FailedDevice { index, reason: error.to_string() }),
-        }
-    }
-    Ok(found)
+    let library = read::Library::at(library);
+    library.read(&library.load()?)
 }
 
-fn device(nvml: &Nvml, index: u32) -> Result<Device, NvmlError> {
-    let device = nvml.device_by_index(index)?;
-    let memory = device.memory_info()?;
-    let capability = device.cuda_compute_capability()?;
-    Ok(Device {
-        index,
-        name: device.name()?,
-        uuid: device.uuid()?,
-        compute_capability: (capability.major, capability.minor),
-        vram_total_bytes: memory.total,
-        vram_free_bytes: memory.free,
-    })
-}
-
-fn no_devices(error: NvmlError, library: &OsStr) -> NoDevices {
-    match error {
-        NvmlError::LibloadingError(_) | NvmlError::FailedToLoadSymbol(_) | NvmlError::LibraryNotFound => {
-            NoDevices::NoLibrary { library: library.to_string_lossy().into_owned(), source: error }
-        }
-        NvmlError::LibRmVersionMismatch => NoDevices::DriverMismatch,
-        NvmlError::DriverNotLoaded => NoDevices::DriverNotLoaded,
-        NvmlError::NoPermission => NoDevices::NoPermission,
-        error => NoDevices::Failed(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LIBRARY, NoDevices, NvmlError, OsStr, Path, discover, no_devices};
-
-    /// ORCH-1102: a host without NVML is told so, and what to do; whatever else is at the library's path is not taken for it.
-    #[test]
-    fn a_missing_library_is_a_state_and_no_crash() {
-        for path in ["/nonexistent/libnvidia-ml.so.1", "/dev/null", "Cargo.toml", "libc.so.6"] {
-            let error = discover(Some(Path::new(path))).expect_err("no library");
-            assert!(matches!(&error, NoDevices::NoLibrary { library, .. } if library == path), "{error:?}");
-            assert!(error.to_string().contains("install the driver"));
-        }
+impl Devices {
+    /// Whether they are the GPUs of `fake-nvml`, which says so in the driver's version; no driver of NVIDIA's does.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.driver.ends_with(" simulated")
     }
 
-    /// ORCH-1102: each way in which a driver may fail is its own state.
-    #[test]
-    fn each_failure_is_its_own_state() {
-        let state = |error| no_devices(error, OsStr::new(LIBRARY));
-        assert!(matches!(state(NvmlError::LibRmVersionMismatch), NoDevices::DriverMismatch));
-        assert!(matches!(state(NvmlError::DriverNotLoaded), NoDevices::DriverNotLoaded));
-        assert!(matches!(state(NvmlError::NoPermission), NoDevices::NoPermission));
-        assert!(matches!(state(NvmlError::Unknown), NoDevices::Failed(_)));
+    /// The device with this id.
+    #[must_use]
+    pub fn by_uuid(&self, uuid: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.uuid == uuid)
+    }
+
+    /// Free memory of a GPU or MIG instance, in bytes.
+    #[must_use]
+    pub fn free_bytes(&self, uuid: &str) -> Option<u64> {
+        let instance = |device: &Device| device.mig.iter().find(|mig| mig.uuid == uuid).map(|mig| mig.vram_free_bytes);
+        let whole = self.by_uuid(uuid).map(|device| device.vram_free_bytes);
+        whole.or_else(|| self.devices.iter().find_map(instance))
     }
 }

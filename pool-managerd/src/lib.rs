@@ -1,5 +1,22 @@
-//! The GPUs of this host.
+//! The engines of a host: the GPUs they run on, and how they are brought up, kept up and let go.
 //!
-//! A library so far: it finds out which devices there are. It never decides where a model goes.
+//! A library that `orchestratord` embeds. It never decides where a task goes.
+//!
+//! A [`pool`] is a [`machine`] that decides and a driver that carries out; what is known of all pools is in the [`registry`].
+//! Engines: [`process`] spawns them through a [`guard`], so that none is ever left behind; [`orphans`] ends what an earlier
+//! life has left all the same; [`logs`] keeps what they say; [`diagnose`] tells from that, and from how they ended, what went
+//! wrong.
 
 pub mod devices;
+pub mod diagnose;
+pub mod failure;
+pub mod guard;
+pub mod logs;
+pub mod machine;
+pub mod manager;
+pub mod orphans;
+pub mod pool;
+mod proc;
+pub mod process;
+pub mod registry;
+pub mod workshop;

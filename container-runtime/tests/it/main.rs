@@ -1,7 +1,6 @@
 //! Containers, with clients that say what a test wants, and with real ones.
 
-mod answers;
-mod docker;
+mod detection;
 mod images;
 mod lives;
 mod preflight;

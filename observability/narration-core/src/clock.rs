@@ -10,6 +10,12 @@ pub(crate) fn now() -> [u8; LEN] {
     stamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
+/// The present in UTC as RFC 3339 has it, with milliseconds: `2026-01-31T23:59:59.999Z`.
+#[must_use]
+pub fn time_stamp() -> String {
+    now().iter().map(|byte| char::from(*byte)).collect()
+}
+
 fn stamp(since_epoch: Duration) -> [u8; LEN] {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = date(seconds / 86_400);

@@ -26,6 +26,7 @@ mod sink;
 mod tests;
 
 pub use capture::{Capture, Captured, capture, capture_layer};
+pub use clock::time_stamp;
 pub use init::{Format, Guard, InitError, LogConfig, Output, init};
 pub use layer::LineLayer;
 pub use narration::{Actor, Narration, narrate};

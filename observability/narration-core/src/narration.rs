@@ -134,6 +134,12 @@ pub struct Narration<'a> {
     pub sampler_profile_version: Option<&'a str>,
     /// The sampler's seed.
     pub seed: Option<i64>,
+    /// The devices of a pool.
+    pub device_mask: Option<&'a str>,
+    /// Times an engine was started again.
+    pub restart_count: Option<i32>,
+    /// What went wrong last.
+    pub last_error: Option<&'a str>,
 }
 
 impl<'a> Narration<'a> {
@@ -173,6 +179,9 @@ impl<'a> Narration<'a> {
             kv_warmth: None,
             sampler_profile_version: None,
             seed: None,
+            device_mask: None,
+            restart_count: None,
+            last_error: None,
         }
     }
 }
@@ -228,6 +237,9 @@ macro_rules! speaker {
                 kv_warmth = n.kv_warmth,
                 sampler_profile_version = n.sampler_profile_version,
                 seed = n.seed,
+                device_mask = n.device_mask,
+                restart_count = n.restart_count,
+                last_error = n.last_error,
             );
         }
     };

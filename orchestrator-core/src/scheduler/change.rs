@@ -6,6 +6,7 @@ use api_types::{PlacementMode, PoolId, Priority, ReplicaId, TaskId};
 
 use super::replica::Replica;
 use super::{Action, ReplicaFacts, Scheduler};
+use crate::estimate::{Accuracy, PoolSpeed};
 use crate::policy::{PlacementDecision, PoolSnapshot, decide, explain, misfit};
 use crate::queue::EnqueueError;
 
@@ -28,6 +29,28 @@ impl Scheduler {
         };
         let before = self.snapshots[index].clone();
         self.pools[index].replicas[replica].take_in(facts, now_ms);
+        self.refresh_abilities(index);
+        self.after_change(index, &before, now_ms)
+    }
+
+    /// A pool serves these models from now on, and no longer those before. What was measured of the old ones is forgotten. Tasks
+    /// that wait for them go to other pools, or are rejected. An unknown pool changes nothing.
+    pub fn serve_models(&mut self, pool_id: &PoolId, models: Vec<String>, now_ms: u64) -> Vec<Action> {
+        let Some(index) = self.by_id.get(pool_id).copied() else {
+            return Vec::new();
+        };
+        if self.pools[index].models == models {
+            return Vec::new();
+        }
+        let before = self.snapshots[index].clone();
+        let pool = &mut self.pools[index];
+        pool.models = models;
+        pool.speed = PoolSpeed::default();
+        pool.accuracy = Accuracy::default();
+        for replica in &mut pool.replicas {
+            replica.model_aliases.clear();
+        }
+        self.snapshots[index].models = names(self.pools[index].models.iter());
         self.refresh_abilities(index);
         self.after_change(index, &before, now_ms)
     }

@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::{App, stopping};
+use crate::metrics::DeviceOf;
 use crate::wire::int;
 
 /// `GET /healthz`: the process answers.
@@ -54,12 +55,36 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
             }
         }
     }
+    measure_devices(&app);
     app.metrics.sessions(app.live_sessions());
     app.metrics.artifacts(app.artifacts.usage());
     // prometheus-client writes OpenMetrics, whose lines Prometheus' own text format shares but for the end marker.
     let text = app.metrics.render();
     let text = text.strip_suffix("# EOF\n").unwrap_or(&text).to_owned();
     ([(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response()
+}
+
+/// What the GPUs do, for each pool that may use them.
+fn measure_devices(app: &App) {
+    app.metrics.forget_devices();
+    let masks = app.pools.iter().filter_map(|pool| Some((pool, app.manager.mask_of(&pool.id)?)));
+    for (pool, mask) in masks {
+        let reading = app.manager.devices();
+        let Ok(found) = reading.as_ref() else { return };
+        let replica = pool.first();
+        let version = replica.engine_version();
+        for device in found.devices.iter().filter(|device| mask.uses_gpu(&device.uuid)) {
+            let of = DeviceOf {
+                engine: pool.config.engine,
+                engine_version: version.as_deref().unwrap_or_default(),
+                pool: pool.id.as_str(),
+                replica: replica.id.as_str(),
+                device: device.index,
+            };
+            let used = device.vram_total_bytes.saturating_sub(device.vram_free_bytes);
+            app.metrics.device(&of, device.utilization_percent, Some(used));
+        }
+    }
 }
 
 /// `GET /v1/openapi.json`: the contract, both planes in one document.

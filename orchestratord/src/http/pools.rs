@@ -48,7 +48,7 @@ fn capability(app: &App, pool: &Pool) -> EngineCapability {
         concurrency: snapshot.slots_total,
         supported_workloads: pool.workloads(),
         pool_id: Some(pool.id.to_string()),
-        model_ref: Some(pool.config.model.clone()),
+        model_ref: Some(pool.served().reference.as_ref().to_owned()),
         ready: takes_work(snapshot, app.clock.now_ms()) && pool.takes_tasks(app),
         slots_total: Some(snapshot.slots_total),
         tokenizer_name: props.and_then(|props| props.tokenizer),

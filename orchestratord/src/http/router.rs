@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
-use super::{artifacts, catalog, events, meta, pools, respond, sessions, tasks};
+use super::{artifacts, catalog, engines, events, meta, operate, pools, respond, sessions, tasks};
 use crate::app::App;
 
 /// Every route with the methods it takes, for the `Allow` header and for the test that holds it against the contract.
@@ -21,6 +21,15 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/capabilities", "GET"),
     ("/v1/pools", "GET"),
     ("/v1/pools/{id}/health", "GET"),
+    ("/v1/pools/{id}/drain", "POST"),
+    ("/v1/pools/{id}/reload", "POST"),
+    ("/v1/pools/{id}/start", "POST"),
+    ("/v1/pools/{id}/stop", "POST"),
+    ("/v1/pools/{id}/plan", "GET"),
+    ("/v1/pools/{id}/logs", "GET"),
+    ("/v1/engines", "GET"),
+    ("/v1/engines/{id}", "DELETE"),
+    ("/v1/devices", "GET"),
     ("/v1/catalog/models", "GET, POST"),
     ("/v1/catalog/models/{id}", "GET, DELETE"),
     ("/v1/catalog/models/{id}/verify", "POST"),
@@ -58,6 +67,15 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/capabilities" => get(pools::capabilities),
         "/v1/pools" => get(pools::list),
         "/v1/pools/{id}/health" => get(pools::health),
+        "/v1/pools/{id}/drain" => post(operate::drain),
+        "/v1/pools/{id}/reload" => post(operate::reload),
+        "/v1/pools/{id}/start" => post(operate::start),
+        "/v1/pools/{id}/stop" => post(operate::stop),
+        "/v1/pools/{id}/plan" => get(operate::plan),
+        "/v1/pools/{id}/logs" => get(operate::logs),
+        "/v1/engines" => get(engines::list),
+        "/v1/engines/{id}" => delete(engines::delete),
+        "/v1/devices" => get(engines::devices),
         "/v1/catalog/models" => get(catalog::list).post(catalog::create),
         "/v1/catalog/models/{id}" => get(catalog::get).delete(catalog::delete),
         "/v1/catalog/models/{id}/verify" => post(catalog::verify),

@@ -8,8 +8,7 @@ use catalog_core::files::safetensors::Config;
 use catalog_core::files::{self, Header, HeaderError, HeaderReader, ModelInfo, ModelShape, Progress};
 use catalog_core::{FetchContext, ModelRef};
 use model_provisioner::Peek;
-use pool_managerd::devices::{self, Device};
-
+use pool_managerd::devices::Device;
 use tokio_util::sync::CancellationToken;
 
 use super::work::failed;
@@ -42,9 +41,12 @@ impl App {
             return Err(ErrorEnvelope::new(ErrorKind::InvalidParams, "ctx and slots are numbers from 1 on"));
         }
         let need = fit::need(&shape, ctx, slots);
-        let (devices, no_devices) = match tokio::task::spawn_blocking(|| devices::discover(None)).await {
-            Ok(Ok(found)) => (found.devices.iter().map(|device| judged(device, &shape, &need, slots)).collect(), None),
-            Ok(Err(absent)) => (Vec::new(), Some(absent.to_string())),
+        let app = Arc::clone(self);
+        let (devices, no_devices) = match tokio::task::spawn_blocking(move || app.manager.devices()).await {
+            Ok(found) => match found.as_ref() {
+                Ok(found) => (found.devices.iter().map(|device| judged(device, &shape, &need, slots)).collect(), None),
+                Err(absent) => (Vec::new(), Some(absent.to_string())),
+            },
             Err(_) => (Vec::new(), Some("looking for devices panicked; the log says where".to_owned())),
         };
         Ok(FitReport {

@@ -19,7 +19,7 @@ impl Models {
     ///
     /// # Errors
     /// `INTERNAL` for an index that cannot be used.
-    pub(super) async fn with_store<Answer: Send + 'static>(
+    pub(crate) async fn with_store<Answer: Send + 'static>(
         &self,
         act: impl FnOnce(&dyn CatalogStore) -> Result<Answer, CatalogError> + Send + 'static,
     ) -> Result<Answer, ErrorEnvelope> {
@@ -144,7 +144,7 @@ impl App {
     /// `NOT_FOUND`; `CONFLICT` while a pool serves it or work on it is under way.
     pub async fn forget_model(self: &Arc<Self>, id: &ModelId) -> Result<(), ErrorEnvelope> {
         let entry = self.entry(id).await?;
-        let served_by = self.pools.iter().find(|pool| pool.model_id == *id);
+        let served_by = self.pools.iter().find(|pool| pool.served().id == *id);
         if let (Some(pool), ModelLifecycle::Active) = (served_by, entry.lifecycle) {
             let message = format!("pool {} serves {id}; retire it first", pool.id);
             return Err(ErrorEnvelope::new(ErrorKind::Conflict, message));
@@ -210,7 +210,7 @@ impl App {
             model_id: id.to_string(),
             model: entry.cloned().map(|entry| self.models.record(entry)),
         });
-        for pool in self.pools.iter().filter(|pool| pool.model_id == *id) {
+        for pool in self.pools.iter().filter(|pool| pool.served().id == *id) {
             self.feed.tell(FeedEvent::Pool, || pool.status(self));
         }
     }

@@ -37,7 +37,7 @@ pub async fn watch(app: &Arc<App>) {
 impl App {
     /// Ends whatever waits or runs on pools that serve a model.
     fn end_tasks_of(self: &Arc<Self>, model: &ModelId) {
-        let serving = |task: &&Arc<crate::task::Task>| self.pools.scheduled(&task.pool_id()).model_id == *model;
+        let serving = |task: &&Arc<crate::task::Task>| self.pools.scheduled(&task.pool_id()).served().id == *model;
         let living = self.tasks.living();
         let left: Vec<_> = living.iter().filter(serving).collect();
         if left.is_empty() {

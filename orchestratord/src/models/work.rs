@@ -230,7 +230,7 @@ impl App {
 
     /// The kind of engine a model is for: of the pool that serves it, else by the kind of its files.
     fn engine_of(&self, entry: &CatalogEntry) -> Engine {
-        let serving = self.pools.iter().find(|pool| pool.model_id == entry.id);
+        let serving = self.pools.iter().find(|pool| pool.served().id == entry.id);
         let format = entry.facts.as_ref().map(|facts| facts.format.as_str());
         serving.map_or(if format == Some("safetensors") { Engine::Vllm } else { Engine::Llamacpp }, |pool| {
             pool.config.engine

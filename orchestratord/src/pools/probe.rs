@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Pool, Replica};
 use crate::app::App;
 use crate::narrate;
-use crate::wire::int;
+use crate::wire::{int, long};
 
 /// Gap between two probes of a ready engine; well under the five seconds after which a snapshot is stale.
 const READY_GAP: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// Probes one replica of a pool until `stop`.
 pub async fn watch(app: Arc<App>, pool: Arc<Pool>, replica: Arc<Replica>, stop: CancellationToken) {
     loop {
-        probe(&app, &pool, &replica).await;
+        look(&app, &pool, &replica).await;
         let gap = if replica.is_ready() { READY_GAP } else { UNREADY_GAP };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -35,7 +35,7 @@ pub async fn watch(app: Arc<App>, pool: Arc<Pool>, replica: Arc<Replica>, stop: 
 }
 
 /// One probe: health always, identity and limits when the engine has just become ready.
-async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
+pub(super) async fn look(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) -> WorkerHealth {
     let asked = tokio::time::timeout(PROBE_LIMIT, ask(app, pool, replica)).await;
     let (health, error) = match asked {
         Ok(Ok(health)) if health.ready => (health, None),
@@ -45,6 +45,7 @@ async fn probe(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
         Err(_) => (DOWN, Some(format!("the engine did not answer a health check within {PROBE_LIMIT:?}"))),
     };
     take_in(app, pool, replica, health, error);
+    health
 }
 
 /// An engine has failed a task. Whether it may have others is decided at once, before the task's slot is free.
@@ -57,6 +58,9 @@ pub fn failed(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica, error: &Worke
     if error.is_worker_lost() && !matches!(error, WorkerError::Busy(_)) {
         take_in(app, pool, replica, DOWN, Some(format!("a task has lost its engine: {error}")));
         replica.nudge.notify_one();
+        if let Some(manager) = pool.manager() {
+            manager.look_now();
+        }
     }
 }
 
@@ -78,7 +82,7 @@ fn running(app: &App, pool: &Pool, replica: &Replica) -> u32 {
 }
 
 /// Takes in what the breaker says now; the engine is not asked.
-fn look_again(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
+pub(super) fn look_again(app: &Arc<App>, pool: &Arc<Pool>, replica: &Replica) {
     let (health, error) = {
         let known = replica.known();
         (WorkerHealth { live: known.live, ready: known.healthy }, known.last_error.clone())
@@ -127,7 +131,7 @@ impl Pool {
         let breaker = breaker(app, self, replica);
         let running = running(app, self, replica);
         let mut known = replica.known();
-        let ready = health.ready && !matches!(breaker, BreakerState::Open { .. });
+        let ready = health.ready && self.is_let() && !matches!(breaker, BreakerState::Open { .. });
         let was_ready = std::mem::replace(&mut known.ready, ready);
         known.live = health.live;
         known.healthy = health.ready;
@@ -140,10 +144,14 @@ impl Pool {
             known.series.gauges(true, 0, |_| 0);
             known.series = app.metrics.pool(self.config.engine, &version, self.id.as_str(), replica.id.as_str());
             narrate::pool_ready(self, replica, &version);
-        } else if news && let Some(error) = &known.last_error {
+        } else if news
+            && self.is_watched()
+            && let Some(error) = &known.last_error
+        {
             narrate::pool_unready(self, replica, error);
         }
         let props = known.props.clone().unwrap_or_default();
+        let memory = app.manager.memory_of(&self.id);
         ReplicaFacts {
             ready,
             live: health.live,
@@ -157,6 +165,9 @@ impl Pool {
             ctx_max: props.ctx_max.map(|ctx| self.usable_ctx(ctx)),
             engine_version: known.version.as_deref().map(str::to_owned),
             model_aliases: props.model.map(|name| vec![name]),
+            vram_total_bytes: memory.as_ref().map(|memory| long(memory.total_bytes)),
+            vram_free_bytes: memory.as_ref().map(|memory| long(memory.free_bytes)),
+            compute_capability: memory.map(|memory| memory.compute_capability),
             ..ReplicaFacts::default()
         }
     }

@@ -74,3 +74,20 @@ fn the_version_names_the_interface() {
     let expected = format!("orchestratord {} (API {})\n", env!("CARGO_PKG_VERSION"), api_types::API_VERSION);
     assert_eq!(String::from_utf8_lossy(&said.stdout), expected);
 }
+
+/// LO-POOL-05: the daemon's program is the guard of its engines too, without its configuration and before anything else of it.
+#[test]
+fn the_program_guards_engines() {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    let (mut ours, theirs) = UnixStream::pair().expect("a socket");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orchestratord"));
+    command.args(["guard", "--grace-ms", "1", "--", "sh", "-c", "exit 3"]).env("LLAMA_ORCH_CONFIG", "/nonexistent");
+    let mut guard = command.stdin(OwnedFd::from(theirs)).spawn().expect("it runs");
+    drop(command);
+    let mut said = String::new();
+    ours.read_to_string(&mut said).expect("the guard's words");
+    assert!(said.starts_with("{\"pid\":") && said.ends_with("}\n{\"exited\":3}\n"), "{said}");
+    assert!(guard.wait().expect("it has ended").success());
+}

@@ -48,8 +48,8 @@ impl Mock {
                 tokio::time::sleep(every * HEAD_BYTES).await;
                 Ok(None)
             }
-            // Without HTTP there is no length to be wrong about.
-            Opening::WrongLength(_) => Ok(None),
+            // Without HTTP there is no length to be wrong about. Whether it is ready, its condition says.
+            Opening::WrongLength(_) | Opening::Healthy => Ok(None),
         }
     }
 
@@ -124,7 +124,7 @@ impl WorkerAdapter for Mock {
         self.open_plain(Route::Props).await?;
         match self.sim.condition() {
             Condition::Crashed => Err(refusal(&Refusal::Crashed)),
-            Condition::Loading | Condition::Ready => Ok(crate::server::BUILD.to_owned()),
+            Condition::Loading | Condition::Ready => Ok(self.sim.config().build.clone()),
         }
     }
 

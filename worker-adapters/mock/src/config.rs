@@ -1,15 +1,23 @@
 //! What a simulated engine is like.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Faults;
+use crate::server::BUILD;
 
 /// Description of a simulated engine. The default is quick and faultless: one slot, loaded at once, decoding flat out.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The model's name, as the engine reports it.
     pub model: String,
+    /// Where its file is; without it a path is made up.
+    pub model_path: Option<PathBuf>,
+    /// Build of the engine, as it reports it.
+    pub build: String,
+    /// The key that callers over HTTP must give.
+    pub api_key: Option<String>,
     /// Requests served at the same time; more wait inside the engine.
     pub slots: NonZeroU32,
     /// Context of one slot, in tokens, prompt and output together.
@@ -42,6 +50,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             model: "mock-model".to_owned(),
+            model_path: None,
+            build: BUILD.to_owned(),
+            api_key: None,
             slots: NonZeroU32::MIN,
             ctx: 8192,
             load_time: Duration::ZERO,

@@ -169,6 +169,62 @@ pub enum FaultKind {
         /// For how long, in milliseconds.
         ms: u64,
     },
+    /// A request is answered, refused or never answered, as a seed draws it; a health probe with this looks like an engine that
+    /// cannot make up its mind.
+    Flaky {
+        /// The seed.
+        seed: u64,
+        /// Whether a health probe may be told that all is well before it is.
+        #[serde(default)]
+        early: bool,
+    },
+    /// The process fails while it loads. Hits no request; the in-process face does not load and is not hit either, as with the
+    /// following two.
+    InLoad {
+        /// When so much is loaded; nothing unless it says so.
+        #[serde(default)]
+        at_percent: u8,
+        /// A line that it writes to standard error before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stderr: Option<String>,
+        /// How.
+        end: Ending,
+    },
+    /// The process fails once it has loaded, whatever it does at that time. Hits no request.
+    InLife {
+        /// How long after the fault was set, or after it has loaded, in milliseconds.
+        #[serde(default)]
+        after_ms: u64,
+        /// A line that it writes to standard error before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stderr: Option<String>,
+        /// How.
+        end: Ending,
+    },
+    /// The process does not end when it is asked to. Hits no request.
+    IgnoreSigterm,
+}
+
+/// How a process fails of its own accord.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It exits with this code.
+    Exit(u8),
+    /// It ends as C++ does without memory of the host: a report on standard error, and SIGABRT.
+    BadAlloc,
+    /// It is killed, as by a system without memory.
+    Killed,
+    /// The GPU fails it: a report on standard error, and SIGABRT.
+    CudaError,
+    /// The GPU has no memory left for it: a report on standard error, and SIGABRT.
+    CudaOutOfMemory,
+    /// It goes no further and answers as before.
+    Hang,
+    /// It stands still as a whole, as after SIGSTOP, and answers nothing.
+    Freeze,
+    /// Nothing but the line happens.
+    Nothing,
 }
 
 /// What goes wrong inside a stream.
@@ -228,6 +284,11 @@ pub(crate) enum Inside {
 }
 
 impl FaultKind {
+    /// Whether it waits for a request to strike.
+    const fn hits_requests(&self) -> bool {
+        !matches!(self, Self::SlowLoad { .. } | Self::InLoad { .. } | Self::InLife { .. } | Self::IgnoreSigterm)
+    }
+
     /// For a fault inside an answer: what and when.
     pub(crate) const fn inside(&self) -> Option<Inside> {
         let (after_tokens, fault) = match *self {
@@ -254,7 +315,11 @@ impl FaultKind {
             | Self::HalfHead
             | Self::WrongContentType
             | Self::WrongLength { .. }
-            | Self::SlowLoad { .. } => return None,
+            | Self::SlowLoad { .. }
+            | Self::Flaky { .. }
+            | Self::InLoad { .. }
+            | Self::InLife { .. }
+            | Self::IgnoreSigterm => return None,
         };
         Some(Inside::After(after_tokens, fault))
     }
@@ -304,7 +369,7 @@ impl Faults {
 
     /// Takes the fault that hits a request, counting it down.
     pub(crate) fn take(&mut self, route: Route) -> Option<FaultKind> {
-        let hits = |fault: &Fault| fault.on == route && !matches!(fault.fault, FaultKind::SlowLoad { .. });
+        let hits = |fault: &Fault| fault.on == route && fault.fault.hits_requests();
         let index = self.faults.iter().position(hits)?;
         let fault = &mut self.faults[index];
         let Some(times) = &mut fault.times else { return Some(fault.fault.clone()) };

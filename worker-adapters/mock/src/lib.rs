@@ -24,7 +24,7 @@ pub mod server;
 pub use adapter::Mock;
 pub use ask::{Ask, Delivery, render_chat};
 pub use config::{Config, OutputLength, SeedBehaviour};
-pub use faults::{Death, Fault, FaultKind, Faults, MidStream, OddEnd, Route};
+pub use faults::{Death, Ending, Fault, FaultKind, Faults, MidStream, OddEnd, Route};
 pub use generation::{Finished, Generation, Prefill, Step, StopType, Text, Token};
 pub use simulation::{Condition, Refusal, Simulation, Stats};
 pub use slots::SlotView;

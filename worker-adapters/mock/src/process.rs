@@ -19,11 +19,20 @@ impl MockEngineProcess {
     /// # Errors
     /// When it cannot be built or started, or ends before it listens.
     pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> io::Result<Self> {
-        let binary = locate()?;
-        if !binary.exists() {
-            build(&binary)?;
-        }
-        Self::start_binary(&binary, args)
+        Self::start_binary(&binary()?, args)
+    }
+
+    /// The same with further variables in its environment.
+    ///
+    /// # Errors
+    /// When it cannot be built or started, or ends before it listens.
+    pub fn start_with_env<A: AsRef<OsStr>, K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        args: impl IntoIterator<Item = A>,
+        env: impl IntoIterator<Item = (K, V)>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(binary()?);
+        command.args(args).envs(env);
+        Self::spawn(command)
     }
 
     /// The same with a binary that the caller knows.
@@ -31,7 +40,13 @@ impl MockEngineProcess {
     /// # Errors
     /// When it cannot be started, or ends before it listens.
     pub fn start_binary<A: AsRef<OsStr>>(binary: &Path, args: impl IntoIterator<Item = A>) -> io::Result<Self> {
-        let mut child = Command::new(binary).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut command = Command::new(binary);
+        command.args(args);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> io::Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let line = first_line(&mut child);
         // From here on an early return kills the process.
         let mut process = Self { child, url: String::new() };
@@ -77,6 +92,19 @@ impl Drop for MockEngineProcess {
         // It may have ended already, which is as good.
         let _ended = self.kill();
     }
+}
+
+/// The program, for whoever starts it by other means. One that was not built yet is built first; one that is there is used as it
+/// is.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn binary() -> io::Result<PathBuf> {
+    let binary = locate()?;
+    if !binary.exists() {
+        build(&binary)?;
+    }
+    Ok(binary)
 }
 
 fn first_line(child: &mut Child) -> io::Result<String> {

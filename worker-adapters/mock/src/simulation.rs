@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -97,6 +99,8 @@ pub(crate) enum Opening {
     HalfHead,
     /// Its stream claims this length.
     WrongLength(u64),
+    /// It is told that all is well, whether it is or not.
+    Healthy,
 }
 
 pub(crate) struct Shared {
@@ -117,12 +121,23 @@ pub(crate) struct State {
     faults: Faults,
     /// How often the faults were replaced.
     replacements: u64,
+    /// When loading is over, unless it is held up.
     ready_at: Instant,
+    /// Whether loading goes on until somebody says that it is over.
+    held: bool,
+    /// How often a flaky answer was drawn.
+    draws: u64,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Simulation").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn is_loading(&self) -> bool {
+        self.held || Instant::now() < self.ready_at
     }
 }
 
@@ -152,6 +167,8 @@ impl Simulation {
             ready_at: Instant::now() + config.load_time + faults.slow_load(),
             faults,
             replacements: 0,
+            held: false,
+            draws: 0,
         };
         Self(Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.slots.get() as usize)),
@@ -175,11 +192,27 @@ impl Simulation {
     pub fn condition(&self) -> Condition {
         if self.0.crashed.load(Ordering::Relaxed) {
             Condition::Crashed
-        } else if Instant::now() < self.0.lock().ready_at {
+        } else if self.0.lock().is_loading() {
             Condition::Loading
         } else {
             Condition::Ready
         }
+    }
+
+    /// Lets loading go on, beyond its time, until [`Simulation::loaded`].
+    pub fn hold_loading(&self) {
+        self.0.update(|state| state.held = true);
+    }
+
+    /// Loading is no longer held up.
+    pub fn loaded(&self) {
+        self.0.update(|state| state.held = false);
+    }
+
+    /// Time that loading still takes, if nothing holds it up.
+    #[must_use]
+    pub fn loading_left(&self) -> Duration {
+        self.0.lock().ready_at.saturating_duration_since(Instant::now())
     }
 
     /// What its slots do now.
@@ -216,6 +249,20 @@ impl Simulation {
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.0.lock().faults.clone()
+    }
+
+    /// The faults as soon as they were replaced more than `seen` times, and how often they were.
+    pub async fn faults_after(&self, seen: u64) -> (Faults, u64) {
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            {
+                let state = self.0.lock();
+                if state.replacements > seen {
+                    return (state.faults.clone(), state.replacements);
+                }
+            }
+            changed.changed().await.expect("the simulation outlives its borrower");
+        }
     }
 
     /// Replaces the faults.
@@ -262,18 +309,31 @@ impl Simulation {
             Some(FaultKind::Refuse { status, body }) => Opening::Refuse(status, body),
             Some(FaultKind::WrongContentType) => Opening::WebPage,
             Some(FaultKind::WrongLength { bytes }) => Opening::WrongLength(bytes),
+            Some(FaultKind::Flaky { seed, early }) => self.open_flaky(seed, early).await,
             Some(other) => Opening::Go(other.inside()),
             None => Opening::Go(None),
         }
     }
 
+    /// Of ten answers about four are right, four a refusal, and two never come.
+    async fn open_flaky(&self, seed: u64, early: bool) -> Opening {
+        let draw = self.0.update(|state| {
+            state.draws += 1;
+            state.draws
+        });
+        let mut rng = StdRng::seed_from_u64(seed.wrapping_add(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        match rng.random_range(0..10) {
+            0..4 if early => Opening::Healthy,
+            0..4 => Opening::Go(None),
+            4..8 => Opening::Refuse(503, None),
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Waits until the faults are replaced.
     pub(crate) async fn faults_replaced(&self) {
-        let mut changed = self.0.changed.subscribe();
         let before = self.0.lock().replacements;
-        while self.0.lock().replacements == before {
-            changed.changed().await.expect("the simulation outlives its borrower");
-        }
+        self.faults_after(before).await;
     }
 
     /// Counts a connection as open until the guard is dropped.

@@ -6,9 +6,9 @@ use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::BUILD;
 use super::completion::{Timings, put, write_json};
 use super::request::Echo;
+use crate::Config;
 use crate::generation::{Finished, Prefill, StopType, Text};
 
 /// Writes one stream's events.
@@ -20,10 +20,10 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(model: &str, echo: &Echo) -> Self {
-        let model = Value::from(model);
+    pub(super) fn new(config: &Config, echo: &Echo) -> Self {
+        let (model, build) = (Value::from(config.model.as_str()), Value::from(config.build.as_str()));
         let tail = format!(
-            "\"created\":{},\"id\":\"{}\",\"model\":{model},\"system_fingerprint\":\"{BUILD}\",\
+            "\"created\":{},\"id\":\"{}\",\"model\":{model},\"system_fingerprint\":{build},\
              \"object\":\"chat.completion.chunk\"",
             created(),
             fresh_id(),
@@ -104,7 +104,7 @@ impl Events {
 }
 
 /// The whole answer of a request that does not stream.
-pub(super) fn answer(model: &str, text: &str, finished: &Finished) -> Value {
+pub(super) fn answer(config: &Config, text: &str, finished: &Finished) -> Value {
     json!({
         "choices": [{
             "finish_reason": finish_reason(finished),
@@ -112,8 +112,8 @@ pub(super) fn answer(model: &str, text: &str, finished: &Finished) -> Value {
             "message": {"role": "assistant", "content": text},
         }],
         "created": created(),
-        "model": model,
-        "system_fingerprint": BUILD,
+        "model": config.model,
+        "system_fingerprint": config.build,
         "object": "chat.completion",
         "usage": Usage::from(finished),
         "id": fresh_id(),

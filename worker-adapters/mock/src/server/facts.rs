@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::BUILD;
 use crate::{Simulation, SlotView};
 
 /// What llama-server answers, with the values that the simulation does not have.
@@ -19,8 +18,11 @@ pub(super) fn props(sim: &Simulation) -> Value {
     props["default_generation_settings"]["n_ctx"] = config.ctx.into();
     props["total_slots"] = config.slots.get().into();
     props["model_alias"] = config.model.as_str().into();
-    props["model_path"] = format!("/models/{}.gguf", config.model).into();
-    props["build_info"] = BUILD.into();
+    props["model_path"] = match &config.model_path {
+        Some(path) => path.to_string_lossy().into(),
+        None => format!("/models/{}.gguf", config.model).into(),
+    };
+    props["build_info"] = config.build.as_str().into();
     props
 }
 

@@ -1,6 +1,8 @@
 //! Which request gets which answer.
 
 use bytes::{Bytes, BytesMut};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -46,6 +48,10 @@ pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fat
         read(body).await?;
         return Ok(error(StatusCode::NOT_FOUND, "File Not Found"));
     };
+    if !may_ask(&parts, sim.config().api_key.as_deref()) {
+        read(body).await?;
+        return Ok(error(StatusCode::UNAUTHORIZED, "Invalid API Key"));
+    }
     let fault = sim.take_fault(route);
     if fault == Some(FaultKind::NoRead) {
         sim.faults_replaced().await;
@@ -67,8 +73,14 @@ pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fat
             return Ok(full(StatusCode::OK, "text/event-stream", ""));
         }
         Opening::WrongLength(bytes) => call.length = Some(bytes),
+        Opening::Healthy if route == Route::Health => return Ok(healthy()),
+        Opening::Healthy => {}
     }
     if call.sim.condition() == Condition::Loading {
+        if route == Route::Generate {
+            // For tests that nothing is sent too early.
+            eprintln!("mock-engine: request before ready");
+        }
         return refusal(&Refusal::Loading);
     }
     if let (true, Some(fault)) = (route != Route::Generate, call.fault.and_then(Inside::at_once)) {
@@ -81,7 +93,7 @@ pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fat
         (Route::Generate, "/completion" | "/completions") => call.completion().await,
         (Route::Generate, "/v1/embeddings" | "/embeddings") => call.embeddings().await,
         (Route::Generate, _) => call.chat().await,
-        (Route::Health, _) => Ok(json_reply(StatusCode::OK, &json!({"status": "ok"}))),
+        (Route::Health, _) => Ok(healthy()),
         (Route::Props, "/props") => Ok(json_reply(StatusCode::OK, &facts::props(&call.sim))),
         (Route::Props, _) => Ok(json_reply(StatusCode::OK, &facts::models(&call.sim))),
         (Route::Slots, _) => Ok(call.slots(query)),
@@ -106,6 +118,18 @@ fn route_of(method: &Method, path: &str) -> Option<Route> {
         ("POST", "/tokenize" | "/apply-template") => Route::Tokenize,
         _ => return None,
     })
+}
+
+/// Source: `middleware_validate_api_key` of llama.cpp.
+fn may_ask(parts: &Parts, key: Option<&str>) -> bool {
+    let Some(key) = key else { return true };
+    let public = matches!(parts.uri.path(), "/health" | "/v1/health" | "/models" | "/v1/models");
+    let given = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    public || given == Some(key)
+}
+
+fn healthy() -> Reply {
+    json_reply(StatusCode::OK, &json!({"status": "ok"}))
 }
 
 fn bad_request(problem: &serde_json::Error) -> Reply {
@@ -148,7 +172,7 @@ impl Call {
         if echo.stream {
             let dialect = match flavour {
                 Flavour::Completion => Dialect::Completion(completion::Events::new(&config.model, echo, &generation)),
-                Flavour::Chat => Dialect::Chat(chat::Events::new(&config.model, &echo)),
+                Flavour::Chat => Dialect::Chat(chat::Events::new(config, &echo)),
             };
             return Ok(events(TokenBody::new(generation, dialect, self.fate, config.burst.get()), self.length));
         }
@@ -165,7 +189,7 @@ impl Call {
                 completion::write_answer(&config.model, &echo, &text, &finished, &mut out);
                 full(StatusCode::OK, "application/json; charset=utf-8", out.freeze())
             }
-            Flavour::Chat => json_reply(StatusCode::OK, &chat::answer(&config.model, &text, &finished)),
+            Flavour::Chat => json_reply(StatusCode::OK, &chat::answer(config, &text, &finished)),
         })
     }
 

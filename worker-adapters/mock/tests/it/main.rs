@@ -4,5 +4,8 @@ mod adapter;
 mod cancel;
 mod client;
 mod faults;
+mod gpus;
+mod loading;
+mod program;
 mod serving;
 mod shapes;

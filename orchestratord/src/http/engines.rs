@@ -1,0 +1,165 @@
+//! `/v1/engines` and `/v1/devices`.
+
+use std::sync::Arc;
+
+use api_types::{
+    DeviceList, DeviceProcess, DeviceStatus, EngineList, ErrorEnvelope, ErrorKind, MigStatus, PreparedEngineRecord,
+};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use catalog_core::EngineEntry;
+use engine_provisioner::RemoveError;
+use pool_managerd::devices::{Device, Devices};
+use pool_managerd::workshop::no_devices;
+
+use super::respond;
+use crate::app::App;
+use crate::narrate;
+use crate::wire::long;
+
+/// `GET /v1/engines`.
+pub(super) async fn list(State(app): State<Arc<App>>) -> Response {
+    let catalog = Arc::clone(&app.manager.setup().catalog);
+    let listed = tokio::task::spawn_blocking(move || catalog.list()).await;
+    respond::result(match listed {
+        Ok(Ok(entries)) => {
+            let engines = entries.into_iter().map(|entry| record(&app, entry)).collect();
+            Ok(Json(EngineList { engines }).into_response())
+        }
+        Ok(Err(error)) => Err(ErrorEnvelope::new(
+            ErrorKind::Internal,
+            format!("{}; the operator must look at server.data_dir", narrate::with_causes(&error)),
+        )),
+        Err(_) => Err(ErrorEnvelope::new(ErrorKind::Internal, "reading the catalog panicked; the log says where")),
+    })
+}
+
+fn users(app: &App, id: &str) -> Vec<String> {
+    let uses = |pool: &&Arc<crate::pools::Pool>| app.manager.engine_of(&pool.id).as_deref() == Some(id);
+    app.pools.iter().filter(uses).map(|pool| pool.id.to_string()).collect()
+}
+
+fn record(app: &App, entry: EngineEntry) -> PreparedEngineRecord {
+    PreparedEngineRecord {
+        used_by: users(app, &entry.id),
+        id: entry.id,
+        engine: entry.engine,
+        version: entry.version,
+        build_ref: entry.build_ref,
+        digest: entry.digest.map(String::from),
+        build_flags: entry.build_flags,
+        artifacts: entry.artifacts,
+        created_ms: entry.created_ms,
+    }
+}
+
+/// `DELETE /v1/engines/{id}`.
+pub(super) async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    respond::result(removed(&app, id).await)
+}
+
+async fn removed(app: &Arc<App>, id: String) -> Result<Response, ErrorEnvelope> {
+    let users = users(app, &id);
+    if !users.is_empty() {
+        let message = format!("pool {} uses the engine {id}; stop it first", users.join(", "));
+        return Err(ErrorEnvelope::new(ErrorKind::Conflict, message));
+    }
+    let setup = app.manager.setup().clone();
+    let removing = tokio::task::spawn_blocking(move || setup.remove(&id)).await;
+    let panicked = |_| ErrorEnvelope::new(ErrorKind::Internal, "removing the engine panicked; the log says where");
+    match removing.map_err(panicked)? {
+        Ok(gone) => {
+            narrate::engine_removed(&gone);
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Err(error) => {
+            let code = match error {
+                RemoveError::Unknown(_) => ErrorKind::NotFound,
+                RemoveError::Busy(_) => ErrorKind::Conflict,
+                RemoveError::Catalog(_) | RemoveError::Files(_) => ErrorKind::Internal,
+            };
+            Err(ErrorEnvelope::new(code, narrate::with_causes(&error)))
+        }
+    }
+}
+
+/// `GET /v1/devices`.
+pub(super) async fn devices(State(app): State<Arc<App>>) -> Response {
+    let asked = Arc::clone(&app);
+    // Without managed pools nobody watches them, and looking at them takes a while.
+    let Ok(reading) = tokio::task::spawn_blocking(move || asked.manager.devices()).await else {
+        return respond::failure(ErrorKind::Internal, "looking at the GPUs panicked; the log says where");
+    };
+    Json(match reading.as_ref() {
+        Ok(found) => device_list(&app, found),
+        Err(absent) => {
+            let failure = no_devices(absent);
+            DeviceList { driver: None, devices: Vec::new(), error: Some(failure.message), fix: failure.fix }
+        }
+    })
+    .into_response()
+}
+
+fn device_list(app: &App, found: &Devices) -> DeviceList {
+    let answering = found.devices.iter().map(|device| status(app, device));
+    let failed = found.failed.iter().map(|failed| DeviceStatus {
+        index: failed.index,
+        uuid: failed.uuid.clone().unwrap_or_default(),
+        name: String::new(),
+        compute_capability: String::new(),
+        vram_total_bytes: 0,
+        vram_free_bytes: 0,
+        utilization_percent: None,
+        temperature_c: None,
+        power_w: None,
+        ecc_uncorrected: None,
+        mig: Vec::new(),
+        processes: Vec::new(),
+        pools: Vec::new(),
+        error: Some(failed.reason.clone()),
+    });
+    let mut devices: Vec<_> = answering.chain(failed).collect();
+    devices.sort_by_key(|device| device.index);
+    DeviceList { driver: Some(found.driver.clone()), devices, error: None, fix: None }
+}
+
+fn status(app: &App, device: &Device) -> DeviceStatus {
+    let pools =
+        app.pools.iter().filter(|pool| app.manager.mask_of(&pool.id).is_some_and(|mask| mask.uses_gpu(&device.uuid)));
+    let engine_of =
+        |pid: u32| app.pools.iter().find(|pool| pool.report().is_some_and(|report| report.pid == Some(pid)));
+    DeviceStatus {
+        index: device.index,
+        uuid: device.uuid.clone(),
+        name: device.name.clone(),
+        compute_capability: format!("{}.{}", device.compute_capability.0, device.compute_capability.1),
+        vram_total_bytes: long(device.vram_total_bytes),
+        vram_free_bytes: long(device.vram_free_bytes),
+        utilization_percent: device.utilization_percent.map(f64::from),
+        temperature_c: device.temperature_c.map(f64::from),
+        power_w: device.power_mw.map(|milliwatts| f64::from(milliwatts) / 1000.0),
+        ecc_uncorrected: device.ecc_uncorrected.map(long),
+        mig: device
+            .mig
+            .iter()
+            .map(|instance| MigStatus {
+                uuid: instance.uuid.clone(),
+                vram_total_bytes: long(instance.vram_total_bytes),
+                vram_free_bytes: long(instance.vram_free_bytes),
+            })
+            .collect(),
+        processes: device
+            .processes
+            .iter()
+            .map(|process| DeviceProcess {
+                pid: process.pid,
+                vram_bytes: process.vram_bytes.map(long),
+                pool_id: engine_of(process.pid).map(|pool| pool.id.to_string()),
+            })
+            .collect(),
+        pools: pools.map(|pool| pool.id.to_string()).collect(),
+        error: None,
+    }
+}

@@ -1,0 +1,423 @@
+//! The workshop of this host: NVIDIA's devices, engines that `engine-provisioner` prepares, processes and containers.
+
+pub(crate) mod container;
+mod native;
+mod port;
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api_types::{DeterminismLevel, DoctorCheck, DoctorOutcome, EnginePlan, PoolFault};
+use async_trait::async_trait;
+use config_schema::{EngineUrl, Pool};
+use container_runtime::Mount;
+use engine_provisioner::{
+    EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, PreparedEngine, Setup, StepKind,
+    command_line, provider_for,
+};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::devices::{DeviceMask, Devices, MaskError, NoDevices, Reading};
+use crate::failure::Failure;
+use crate::logs::EngineLog;
+use crate::pool::{Activity, EngineIdentity, StagedModel, Started, Workshop};
+use crate::process::GuardProgram;
+
+/// Longest that a start waits for memory that an engine before it held: drivers give it back a moment after the end.
+const MEMORY_LIMIT: Duration = Duration::from_secs(10);
+/// What is known of a model's need is at most so much above what the engine takes, in percent; only what lacks more than that
+/// surely does not fit.
+const NEED_TOLERANCE_PERCENT: u64 = 15;
+
+/// Names the state of simulated GPUs, for engines that are simulated too.
+const SIMULATION: &str = "FAKE_NVML";
+
+/// What a pool's engine is made of, on this host.
+pub struct HostWorkshop {
+    pool: Pool,
+    setup: Setup,
+    devices: watch::Receiver<Reading>,
+    guard: GuardProgram,
+    run_dir: PathBuf,
+    instance: String,
+    log: EngineLog,
+    /// What the last look at the devices found, and the engine that was prepared for them.
+    mask: Mutex<Option<DeviceMask>>,
+    prepared: Mutex<Option<PreparedEngine>>,
+}
+
+/// What a [`HostWorkshop`] works with, beside its pool.
+#[derive(Clone)]
+pub struct Tools {
+    /// Prepares engines.
+    pub setup: Setup,
+    /// What is known of the GPUs.
+    pub devices: watch::Receiver<Reading>,
+    /// Guards processes.
+    pub guard: GuardProgram,
+    /// Where run files go.
+    pub run_dir: PathBuf,
+    /// Under which containers of this data directory are found again.
+    pub instance: String,
+}
+
+impl HostWorkshop {
+    /// The workshop of a pool, whose engine's output goes to `log`.
+    #[must_use]
+    pub fn new(pool: Pool, tools: Tools, log: EngineLog) -> Self {
+        let Tools { setup, devices, guard, run_dir, instance } = tools;
+        Self { pool, setup, devices, guard, run_dir, instance, log, mask: Mutex::default(), prepared: Mutex::default() }
+    }
+
+    /// The devices that the pool was last found to have.
+    #[must_use]
+    pub fn mask(&self) -> Option<DeviceMask> {
+        self.mask.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The engine that was prepared last.
+    #[must_use]
+    pub fn prepared(&self) -> Option<PreparedEngine> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What preparing the engine takes.
+    ///
+    /// # Errors
+    /// Why it cannot be prepared at all.
+    pub fn plan(&self) -> Result<EnginePlan, Failure> {
+        Ok(self.provider()?.plan())
+    }
+
+    /// Everything that would keep the engine from starting, in the order in which a start would meet it.
+    pub async fn examine(&self) -> Vec<DoctorCheck> {
+        let pool_id = Some(self.pool.id.to_string());
+        let resolved = self.resolve();
+        let mut checks = vec![match &resolved {
+            Ok(mask) => DoctorCheck {
+                name: "devices".to_owned(),
+                pool_id: pool_id.clone(),
+                outcome: DoctorOutcome::Pass,
+                detail: described(mask),
+                fault: None,
+                fix: None,
+            },
+            Err(failure) => failed("devices", pool_id.clone(), failure),
+        }];
+        let gpus = resolved.ok().and_then(|mask| self.gpus(&mask).ok());
+        match self.provider() {
+            Ok(provider) => checks.extend(provider.preflight(gpus.as_ref()).await),
+            Err(failure) => checks.push(failed("engine", pool_id.clone(), &failure)),
+        }
+        if let Err(failure) = port::choose(&self.pool.provisioning.ports) {
+            checks.push(failed("port", pool_id, &failure));
+        }
+        checks
+    }
+
+    fn provider(&self) -> Result<Box<dyn EngineProvisioner>, Failure> {
+        let setup = Setup { simulated_gpus: self.simulation_mounts(), ..self.setup.clone() };
+        provider_for(&self.pool, &setup).map_err(|error| unprepared(&error))
+    }
+
+    fn resolve(&self) -> Result<DeviceMask, Failure> {
+        let reading = self.devices.borrow().clone();
+        let found = reading.as_ref().as_ref().map_err(no_devices)?;
+        DeviceMask::resolve(&self.pool.devices, found).map_err(|error| bad_mask(&error))
+    }
+
+    fn gpus(&self, mask: &DeviceMask) -> Result<Gpus, Failure> {
+        let number = |part: i32| u32::try_from(part).unwrap_or(0);
+        let gpus = mask.devices().iter().map(|device| Gpu {
+            index: device.index,
+            uuid: device.uuid.clone(),
+            compute_capability: (number(device.compute_capability.0), number(device.compute_capability.1)),
+        });
+        let reading = self.devices.borrow().clone();
+        let driver_cuda = reading.as_ref().as_ref().ok().and_then(|found| found.cuda);
+        let driver_cuda = driver_cuda.map(|(major, minor)| (number(major), number(minor)));
+        Gpus::new(gpus.collect(), driver_cuda).map_err(|error| Failure::new(PoolFault::NoDevice, error.to_string()))
+    }
+
+    /// What a container must see of GPUs that are simulated; `None` where they are real.
+    fn simulation_mounts(&self) -> Option<Vec<Mount>> {
+        let reading = self.devices.borrow().clone();
+        let is_simulated = reading.as_ref().as_ref().is_ok_and(Devices::is_simulated);
+        let state = self.pool.provisioning.env.get(SIMULATION).map(PathBuf::from);
+        is_simulated.then(|| {
+            let folder = state.and_then(|file| Some(file.parent()?.to_owned()));
+            folder.into_iter().map(|folder| Mount::read_write(folder.clone(), folder)).collect()
+        })
+    }
+
+    /// Waits for memory that the engine before has not given back yet. What somebody else holds is not waited for long.
+    async fn await_memory(&self, mask: &DeviceMask, model: &StagedModel) {
+        let until = Instant::now() + MEMORY_LIMIT;
+        let mut readings = self.devices.clone();
+        loop {
+            let reading = readings.borrow_and_update().clone();
+            let Ok(found) = reading.as_ref() else { return };
+            if lacking(mask, found, model, self.split(), false).is_none() {
+                return;
+            }
+            if timeout_at(until, readings.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn split(&self) -> Option<&[f32]> {
+        self.pool.tensor_split.as_deref()
+    }
+
+    fn launch(&self, model: &StagedModel, mask: &DeviceMask, port: u16, served_from: String) -> Launch {
+        Launch {
+            model: served_from,
+            served_name: model.reference.clone(),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port,
+            grpc_port: None,
+            metrics_port: None,
+            ctx: self.pool.ctx,
+            slots: self.pool.slots,
+            gpus: NonZeroUsize::new(mask.devices().len()).unwrap_or(NonZeroUsize::MIN),
+            tensor_split: self.pool.tensor_split.clone(),
+            strict: self.pool.determinism() == DeterminismLevel::Strict,
+        }
+    }
+}
+
+#[async_trait]
+impl Workshop for HostWorkshop {
+    async fn check_devices(&self) -> Result<(), Failure> {
+        let mask = self.resolve()?;
+        *self.mask.lock().unwrap_or_else(PoisonError::into_inner) = Some(mask);
+        Ok(())
+    }
+
+    fn check_fit(&self, model: &StagedModel, when_empty: bool) -> Result<(), Failure> {
+        let Some(mask) = self.mask() else { return Ok(()) };
+        let reading = self.devices.borrow().clone();
+        let Ok(found) = reading.as_ref() else { return Ok(()) };
+        lacking(&mask, found, model, self.split(), when_empty).map_or(Ok(()), Err)
+    }
+
+    async fn prepare(&self, activity: &Activity, cancel: &CancellationToken) -> Result<EngineIdentity, Failure> {
+        let mask = match self.mask() {
+            Some(mask) => mask,
+            None => self.resolve()?,
+        };
+        let gpus = self.gpus(&mask)?;
+        let progress: Arc<dyn EngineProgress> =
+            Arc::new(Told { activity: activity.clone(), log: self.log.clone(), step: Mutex::default() });
+        let prepared = self.provider()?.ensure(&gpus, &progress, cancel).await.map_err(|error| unprepared(&error))?;
+        let identity = EngineIdentity {
+            version: prepared.engine_version.clone(),
+            digest: prepared.engine_digest.as_ref().map(ToString::to_string),
+            catalog_id: prepared.engine_catalog_id.clone(),
+        };
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
+        Ok(identity)
+    }
+
+    async fn start(&self, model: &StagedModel) -> Result<Started, Failure> {
+        let not_ready = |what: &str| Failure::new(PoolFault::SpawnFailed, format!("the {what} is not prepared"));
+        let mask = self.mask().ok_or_else(|| not_ready("set of devices"))?;
+        let prepared = self.prepared().ok_or_else(|| not_ready("engine"))?;
+        self.await_memory(&mask, model).await;
+        let (engine, port) = match &prepared.artifact {
+            EngineArtifact::Program(program) => {
+                let port = port::choose(&self.pool.provisioning.ports)?;
+                let environment = environment(&self.pool, &prepared, &mask);
+                let launch = self.launch(model, &mask, port, model.path.display().to_string());
+                let arguments = command_line(&prepared, &launch)
+                    .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
+                (native::start(self, program, arguments, environment, &prepared, port).await?, port)
+            }
+            EngineArtifact::Image(image) => container::start(self, &prepared, image, model, &mask).await?,
+        };
+        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
+            .parse()
+            .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
+        Ok(Started { engine, endpoint })
+    }
+}
+
+/// What an engine's process gets beside what it inherits: the devices of its pool and no others.
+fn environment(pool: &Pool, prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
+    let passed = passed_on(pool).map(|(name, value)| (name.into(), value.into()));
+    let own = prepared.env.iter().map(|(name, value)| (name.into(), value.into()));
+    let devices = [
+        ("CUDA_VISIBLE_DEVICES".into(), mask.cuda_visible_devices().into()),
+        ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into()),
+    ];
+    passed.chain(own).chain(devices).collect()
+}
+
+/// Variables of our own environment that the pool's engine is to have.
+fn passed_on(pool: &Pool) -> impl Iterator<Item = (&String, String)> {
+    pool.provisioning.env_from.iter().filter_map(|name| Some((name, std::env::var(name).ok()?)))
+}
+
+/// By how much a model does not fit; `None` when it does, as far as that is known.
+fn lacking(
+    mask: &DeviceMask,
+    found: &Devices,
+    model: &StagedModel,
+    split: Option<&[f32]>,
+    when_empty: bool,
+) -> Option<Failure> {
+    let room = if when_empty { mask.vram_total_bytes() } else { mask.free_now(found)?.iter().sum() };
+    let need = model.need_bytes?;
+    if let Some(failure) = split.and_then(|split| lacking_share(mask, split, need, model)) {
+        return Some(failure);
+    }
+    if need.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100 <= room {
+        return None;
+    }
+    let names: Vec<_> = mask.devices().iter().map(|device| format!("{} {}", device.index, device.name)).collect();
+    let state = if when_empty { "in all" } else { "free" };
+    let message = format!(
+        "{} needs about {} of GPU memory, and GPU {} has {} {state}",
+        model.reference,
+        mib(need),
+        names.join(" and "),
+        mib(room)
+    );
+    let holders: Vec<String> = found
+        .devices
+        .iter()
+        .filter(|device| mask.uses_gpu(&device.uuid))
+        .flat_map(|device| &device.processes)
+        .map(|process| format!("{} ({})", process.pid, process.vram_bytes.map_or_else(|| "?".to_owned(), mib)))
+        .collect();
+    let less = "take a smaller ctx, fewer slots or a smaller quantisation; `llama-orch models fit` says what fits";
+    let fix = match holders.is_empty() || when_empty {
+        true => less.to_owned(),
+        false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),
+    };
+    Some(Failure::new(PoolFault::VramExhausted, message).with_fix(fix))
+}
+
+/// Whether a device is given a larger share of the model than it has memory (ORCH-3052.2).
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of an estimate is one, too"
+)]
+fn lacking_share(mask: &DeviceMask, split: &[f32], need: u64, model: &StagedModel) -> Option<Failure> {
+    let whole: f32 = split.iter().sum();
+    mask.devices().iter().zip(split).find_map(|(device, ratio)| {
+        let total = device.vram_total_bytes;
+        let share = (need as f64 * f64::from(ratio / whole)) as u64;
+        let surely = share.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100;
+        (surely > total).then(|| {
+            let message = format!(
+                "tensor_split gives GPU {} {} a share of about {} of {}, and it has {} in all",
+                device.index,
+                device.name,
+                mib(share),
+                model.reference,
+                mib(total)
+            );
+            Failure::new(PoolFault::VramExhausted, message)
+                .with_fix("make its ratio in tensor_split smaller, or leave tensor_split out")
+        })
+    })
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+fn described(mask: &DeviceMask) -> String {
+    let one = |device: &crate::devices::MaskedDevice| {
+        format!("GPU {} {}, {} free", device.index, device.name, mib(device.vram_free_bytes))
+    };
+    mask.devices().iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// There are no GPUs.
+#[must_use]
+pub fn no_devices(error: &NoDevices) -> Failure {
+    let fault = match error {
+        NoDevices::None => PoolFault::NoDevice,
+        _ => PoolFault::NoDriver,
+    };
+    // The message says what happened before the semicolon and what to do after it.
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((what, fix)) => Failure::new(fault, format!("no NVIDIA GPU can be used: {what}")).with_fix(fix),
+        None => Failure::new(fault, text),
+    }
+}
+
+fn bad_mask(error: &MaskError) -> Failure {
+    let fault = match error {
+        MaskError::Failed { .. } => PoolFault::DeviceError,
+        _ => PoolFault::NoDevice,
+    };
+    Failure::new(fault, error.to_string())
+        .with_fix("correct the pool's `devices`; `llama-orch devices` lists what is there")
+}
+
+fn unprepared(error: &EngineError) -> Failure {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        message.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    let failure = Failure::new(error.fault(), message);
+    match error.fix() {
+        Some(fix) => failure.with_fix(fix),
+        None => failure,
+    }
+}
+
+fn failed(name: &str, pool_id: Option<String>, failure: &Failure) -> DoctorCheck {
+    DoctorCheck {
+        name: name.to_owned(),
+        pool_id,
+        outcome: DoctorOutcome::Fail,
+        detail: failure.message.clone(),
+        fault: Some(failure.fault),
+        fix: failure.fix.clone(),
+    }
+}
+
+/// Tells the pool what is being prepared, and its log what is said meanwhile.
+struct Told {
+    activity: Activity,
+    log: EngineLog,
+    step: Mutex<String>,
+}
+
+impl EngineProgress for Told {
+    fn step(&self, kind: StepKind, detail: &str) {
+        let step = format!("{kind} {detail}");
+        self.log.note(&step);
+        self.activity.set(step.clone(), None);
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = step;
+    }
+
+    fn share(&self, share: f64) {
+        let step = self.step.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.activity.set(step, Some(share));
+    }
+
+    fn output(&self, line: &str) {
+        self.log.note(line);
+    }
+
+    fn waiting(&self) {
+        self.activity.set("waiting for another process that prepares the same engine", None);
+    }
+}

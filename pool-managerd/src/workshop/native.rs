@@ -1,0 +1,111 @@
+//! Engines as processes of this host.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use api_types::PoolFault;
+use async_trait::async_trait;
+use engine_provisioner::PreparedEngine;
+use tokio::sync::watch;
+
+use super::HostWorkshop;
+use crate::devices::Reading;
+use crate::diagnose::{Alarm, Facts, Phase, diagnose};
+use crate::failure::Failure;
+use crate::logs::EngineLog;
+use crate::pool::{Engine, Sign};
+use crate::process::{EngineProcess, OomCounters, ProcessSpec, SpawnError, spawn};
+
+/// Starts an engine's program.
+pub(super) async fn start(
+    workshop: &HostWorkshop,
+    program: &Path,
+    arguments: Vec<String>,
+    environment: Vec<(OsString, OsString)>,
+    prepared: &PreparedEngine,
+    port: u16,
+) -> Result<Box<dyn Engine>, Failure> {
+    let log = workshop.log.clone();
+    log.note(&format!("starts {} {}", program.display(), arguments.join(" ")));
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+    let spec = ProcessSpec {
+        pool_id: workshop.pool.id.to_string(),
+        program: program.to_owned(),
+        arguments: arguments.into_iter().map(OsString::from).collect(),
+        environment,
+        work_dir: Some(prepared.workdir.clone()),
+        port: Some(port),
+        log: log.clone(),
+        run_dir: workshop.run_dir.clone(),
+        grace: workshop.pool.supervision.stop_grace(),
+        oom: OomCounters::default(),
+    };
+    let process = spawn(&workshop.guard, spec).await.map_err(|error| not_started(&error))?;
+    let facts = Facts { engine: name, port: Some(port) };
+    let alarm = log.alarm();
+    Ok(Box::new(NativeEngine { process, log, facts, alarm, devices: workshop.devices.clone() }))
+}
+
+/// A running process.
+struct NativeEngine {
+    process: EngineProcess,
+    log: EngineLog,
+    facts: Facts,
+    alarm: watch::Receiver<Option<Alarm>>,
+    devices: watch::Receiver<Reading>,
+}
+
+#[async_trait]
+impl Engine for NativeEngine {
+    fn pid(&self) -> Option<u32> {
+        u32::try_from(self.process.pid()).ok()
+    }
+
+    fn terminate(&mut self) {
+        self.process.terminate();
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    fn progress(&self) -> u64 {
+        let pid = self.pid();
+        let reading = self.devices.borrow().clone();
+        let held = reading.as_ref().as_ref().map_or(0, |found| {
+            let processes = found.devices.iter().flat_map(|device| &device.processes);
+            processes.filter(|process| Some(process.pid) == pid).filter_map(|process| process.vram_bytes).sum()
+        });
+        self.log.activity().lines.wrapping_add(held)
+    }
+
+    async fn sign(&mut self, loading: bool) -> Sign {
+        let phase = if loading { Phase::Loading } else { Phase::Serving };
+        let lost = async {
+            match self.alarm.wait_for(|alarm| alarm.as_ref().is_some_and(|alarm| alarm.lost)).await {
+                Ok(alarm) => alarm.as_ref().map(|alarm| alarm.diagnosis.clone()),
+                Err(_) => None,
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = self.process.exited() => {
+                Sign::Ended(diagnose(phase, &ended, &self.log.tail(), &self.facts))
+            }
+            Some(diagnosis) = lost => {
+                // It is told once: what it says afterwards changes nothing.
+                self.alarm.mark_unchanged();
+                Sign::Lost(diagnosis)
+            }
+        }
+    }
+}
+
+fn not_started(error: &SpawnError) -> Failure {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((what, fix)) => Failure::new(PoolFault::SpawnFailed, format!("{what}{cause}")).with_fix(fix),
+        None => Failure::new(PoolFault::SpawnFailed, format!("{text}{cause}")),
+    }
+}
