@@ -24,12 +24,14 @@ pub enum EngineError {
         fix: String,
     },
     /// Programs are not installed.
-    #[error("{} not installed, and {needed_for} needs it", listed(tools))]
+    #[error("{} not installed, and {needed_for} needs {}{}", listed(tools), if tools.len() == 1 { "it" } else { "them" }, places(looked_at))]
     MissingTools {
         /// The programs.
         tools: Vec<Tool>,
         /// What needs them.
         needed_for: String,
+        /// Where they were looked for, beside the path.
+        looked_at: Vec<PathBuf>,
         /// How to install them.
         fix: String,
     },
@@ -258,6 +260,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 fn listed(tools: &[Tool]) -> String {
     let names: Vec<_> = tools.iter().map(|tool| tool.as_str()).collect();
     format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
+}
+
+fn places(looked_at: &[PathBuf]) -> String {
+    let places: Vec<_> = looked_at.iter().map(|path| path.display().to_string()).collect();
+    if places.is_empty() { String::new() } else { format!(" (looked for it on the path and at {})", places.join(", ")) }
 }
 
 fn diagnosed(diagnosis: Option<&Diagnosis>) -> String {

@@ -75,6 +75,8 @@ fn cuda_is_told() {
     ] {
         assert!(args.iter().any(|arg| arg == expected), "{args:?}");
     }
+    definitions.identify("b6891", Some("1a2b3c4d"));
+    assert!(definitions.args().contains(&"-DLLAMA_BUILD_NUMBER=6891".to_owned()));
     assert_eq!(definitions.telling(), "CMAKE_CUDA_ARCHITECTURES=86;89,GGML_CUDA=ON");
     let mut own = Definitions::with(&words("-DCMAKE_CUDA_ARCHITECTURES=native -DGGML_CUDA_F16=ON")).unwrap();
     own.for_cuda(&cuda(None), &gpus(&[(8, 6)]), None);
@@ -125,6 +127,17 @@ fn failures_are_told_apart() {
         ["ok", "a.cpp:1: warning: no error", "a.cpp:2:1: error: x", "1 error generated", ""].map(ToOwned::to_owned);
     assert_eq!(last_errors(&lines), "a.cpp:2:1: error: x | 1 error generated");
     assert_eq!(last_errors(&["one".to_owned(), "two".to_owned()]), "one | two");
+    let cmake = [
+        "fatal: not a git repository",
+        "CMake Error at CMakeLists.txt:267 (message):",
+        "  CUDA Toolkit not found",
+        "",
+        "-- Configuring incomplete, errors occurred!",
+    ];
+    assert_eq!(
+        last_errors(&cmake.map(ToOwned::to_owned)),
+        "CMake Error at CMakeLists.txt:267 (message): | CUDA Toolkit not found"
+    );
 }
 
 #[test]
