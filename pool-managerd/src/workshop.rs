@@ -1,5 +1,6 @@
 //! The workshop of this host: NVIDIA's devices, engines that `engine-provisioner` prepares, processes and containers.
 
+pub(crate) mod container;
 mod native;
 mod port;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use api_types::{DeterminismLevel, DoctorCheck, DoctorOutcome, EnginePlan, PoolFault};
 use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
+use container_runtime::Mount;
 use engine_provisioner::{
     EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, PreparedEngine, Setup, StepKind,
     command_line, provider_for,
@@ -33,6 +35,9 @@ const MEMORY_LIMIT: Duration = Duration::from_secs(10);
 /// surely does not fit.
 const NEED_TOLERANCE_PERCENT: u64 = 15;
 
+/// Names the state of simulated GPUs, for engines that are simulated too.
+const SIMULATION: &str = "FAKE_NVML";
+
 /// What a pool's engine is made of, on this host.
 pub struct HostWorkshop {
     pool: Pool,
@@ -40,6 +45,7 @@ pub struct HostWorkshop {
     devices: watch::Receiver<Reading>,
     guard: GuardProgram,
     run_dir: PathBuf,
+    instance: String,
     log: EngineLog,
     /// What the last look at the devices found, and the engine that was prepared for them.
     mask: Mutex<Option<DeviceMask>>,
@@ -57,14 +63,16 @@ pub struct Tools {
     pub guard: GuardProgram,
     /// Where run files go.
     pub run_dir: PathBuf,
+    /// Under which containers of this data directory are found again.
+    pub instance: String,
 }
 
 impl HostWorkshop {
     /// The workshop of a pool, whose engine's output goes to `log`.
     #[must_use]
     pub fn new(pool: Pool, tools: Tools, log: EngineLog) -> Self {
-        let Tools { setup, devices, guard, run_dir } = tools;
-        Self { pool, setup, devices, guard, run_dir, log, mask: Mutex::default(), prepared: Mutex::default() }
+        let Tools { setup, devices, guard, run_dir, instance } = tools;
+        Self { pool, setup, devices, guard, run_dir, instance, log, mask: Mutex::default(), prepared: Mutex::default() }
     }
 
     /// The devices that the pool was last found to have.
@@ -134,6 +142,17 @@ impl HostWorkshop {
         let driver_cuda = reading.as_ref().as_ref().ok().and_then(|found| found.cuda);
         let driver_cuda = driver_cuda.map(|(major, minor)| (number(major), number(minor)));
         Gpus::new(gpus.collect(), driver_cuda).map_err(|error| Failure::new(PoolFault::NoDevice, error.to_string()))
+    }
+
+    /// What a container must see of GPUs that are simulated; `None` where they are real.
+    fn simulation_mounts(&self) -> Option<Vec<Mount>> {
+        let reading = self.devices.borrow().clone();
+        let is_simulated = reading.as_ref().as_ref().is_ok_and(Devices::is_simulated);
+        let state = self.pool.provisioning.env.get(SIMULATION).map(PathBuf::from);
+        is_simulated.then(|| {
+            let folder = state.and_then(|file| Some(file.parent()?.to_owned()));
+            folder.into_iter().map(|folder| Mount::read_write(folder.clone(), folder)).collect()
+        })
     }
 
     /// Waits for memory that the engine before has not given back yet. What somebody else holds is not waited for long.
@@ -207,25 +226,20 @@ impl Workshop for HostWorkshop {
         let mask = self.mask().ok_or_else(|| not_ready("set of devices"))?;
         let prepared = self.prepared().ok_or_else(|| not_ready("engine"))?;
         self.await_memory(&mask, model).await;
-        let port = port::choose(&self.pool.provisioning.ports)?;
-        let environment = environment(&prepared, &mask);
-        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
-            .parse()
-            .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
-        let engine = match &prepared.artifact {
+        let (engine, port) = match &prepared.artifact {
             EngineArtifact::Program(program) => {
+                let port = port::choose(&self.pool.provisioning.ports)?;
+                let environment = environment(&prepared, &mask);
                 let launch = self.launch(model, &mask, port, model.path.display().to_string());
                 let arguments = command_line(&prepared, &launch)
                     .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
-                native::start(self, program, arguments, environment, &prepared, port).await?
+                (native::start(self, program, arguments, environment, &prepared, port).await?, port)
             }
-            EngineArtifact::Image(image) => {
-                return Err(Failure::new(
-                    PoolFault::Unsupported,
-                    format!("{} is an image, and this version starts programs only", image.image),
-                ));
-            }
+            EngineArtifact::Image(image) => container::start(self, &prepared, image, model, &mask).await?,
         };
+        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
+            .parse()
+            .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
         Ok(Started { engine, endpoint })
     }
 }

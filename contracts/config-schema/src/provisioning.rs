@@ -11,6 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::checked::{Checksum, EngineUrl, RepoUrl};
 
 words! {
+    /// How the container of an engine is reached. Off this machine it is not.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+    ContainerNetwork {
+        /// In a network of its own, with the engine's port on 127.0.0.1.
+        #[default]
+        Loopback = "loopback",
+        /// In the host's network, where the engine listens on 127.0.0.1: for hosts whose containers have no network of their own.
+        Host = "host",
+    }
+}
+
+words! {
     /// How an engine comes to be.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     ProvisioningMode {
@@ -173,6 +185,9 @@ pub struct Container {
     /// Its digest: `sha256:` and 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Checksum>,
+    /// How it is reached.
+    #[serde(default)]
+    pub network: ContainerNetwork,
 }
 
 /// `[pools.provisioning.package]`; needs `allow_package_installs`.

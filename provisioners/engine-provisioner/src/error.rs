@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use api_types::{Engine, PoolFault};
 use catalog_core::{CatalogError, FetchError};
+use container_runtime::{NoRuntime, PullError};
 
 use crate::cmake::Diagnosis;
 use crate::launch::LaunchError;
@@ -131,6 +132,22 @@ pub enum EngineError {
     /// The pool's flags or environment do not do.
     #[error("{0}")]
     Launch(#[from] LaunchError),
+    /// No program that runs containers can be used.
+    #[error("{0}")]
+    NoRuntime(#[source] NoRuntime),
+    /// Containers of this pool would not run.
+    #[error("{what}")]
+    Container {
+        /// What is wrong.
+        what: String,
+        /// The kind of trouble.
+        fault: PoolFault,
+        /// What to do.
+        fix: String,
+    },
+    /// The image could not be brought.
+    #[error("{0}")]
+    Pull(#[source] PullError),
     /// The package manager failed.
     #[error("{command} failed: {detail}")]
     Package {
@@ -176,7 +193,10 @@ impl EngineError {
             Self::Fetch { .. } | Self::Git { .. } | Self::Unpack { .. } => PoolFault::FetchFailed,
             Self::Build { diagnosis: Some(diagnosis), .. } => diagnosis.fault,
             Self::Build { .. } | Self::NoProgram { .. } | Self::Package { .. } => PoolFault::BuildFailed,
-            Self::BadProgram { fault, .. } => *fault,
+            Self::BadProgram { fault, .. } | Self::Container { fault, .. } => *fault,
+            Self::NoRuntime(_) => PoolFault::MissingTool,
+            Self::Pull(PullError::NoSpace { .. }) => PoolFault::DiskFull,
+            Self::Pull(_) => PoolFault::FetchFailed,
             Self::Io { .. } | Self::Catalog(_) => PoolFault::SpawnFailed,
             Self::Canceled => PoolFault::Killed,
         }
@@ -190,7 +210,9 @@ impl EngineError {
             | Self::MissingTools { fix, .. }
             | Self::NoCuda { fix, .. }
             | Self::NotAllowed { fix, .. }
+            | Self::Container { fix, .. }
             | Self::BadProgram { fix, .. } => Some(fix.clone()),
+            Self::NoRuntime(error) => error.tried.first().map(|unusable| unusable.fix.clone()),
             Self::Git { fix, .. } => fix.clone(),
             Self::Launch(error) => Some(error.advice().to_owned()),
             Self::Build { diagnosis: Some(diagnosis), .. } => Some(diagnosis.fix.to_owned()),
@@ -211,6 +233,7 @@ impl EngineError {
             }
             Self::Fetch { .. }
             | Self::Unpack { .. }
+            | Self::Pull(_)
             | Self::Package { .. }
             | Self::Io { .. }
             | Self::Catalog(_)
