@@ -1,5 +1,6 @@
 //! The workshop of this host: NVIDIA's devices, engines that `engine-provisioner` prepares, processes and containers.
 
+mod alarm;
 pub(crate) mod container;
 mod native;
 mod port;

@@ -110,6 +110,11 @@ impl Scene<'_> {
         let seen = self.history.until_state(begun, row.id, row.state, row.fault).await;
         let error = self.judge(row, &seen);
         let returns = self.cure(row, begun, holds).await;
+        // What it comes back from is what struck it, and nothing that followed from that.
+        for health in self.history.since(begun, row.id) {
+            let fault = health["fault"].as_str().unwrap_or(row.fault);
+            assert_eq!(fault, row.fault, "{}: {health:#}", row.what);
+        }
         self.starts_are_bounded(row, begun).await;
         let left = self.end(row).await;
         Line {
@@ -171,7 +176,7 @@ impl Scene<'_> {
                 // Nothing was started, and nothing will be as long as it is as it is.
                 let starts = self.starts(row).await;
                 assert_eq!(starts, 0, "{}: an engine was started", row.what);
-                return "no: it does not fit";
+                return "not as it is";
             }
             Cure::Rests => return "after the rest",
             Cure::Itself | Cure::ByHand => {}

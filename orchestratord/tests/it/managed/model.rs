@@ -7,6 +7,8 @@ use std::path::Path;
 pub(super) enum Model {
     /// A whole model that takes next to no memory.
     Tiny,
+    /// A whole model that takes more than half of the memory of the reference box's larger GPU.
+    Large,
     /// A whole model whose context alone takes more memory than any GPU of the reference box has.
     Huge,
     /// A header that breaks off.
@@ -22,6 +24,7 @@ pub(super) fn write(path: &Path, model: Model) {
     let whole = |layers, width| gguf(&path.display().to_string(), layers, width);
     let bytes = match model {
         Model::Tiny => whole(2, 64),
+        Model::Large => whole(64, 65_536),
         Model::Huge => whole(256, 65_536),
         Model::Truncated => whole(2, 64)[..200].to_vec(),
         Model::Text => b"<html><body>404 Not Found</body></html>\n".to_vec(),

@@ -113,6 +113,18 @@ pub(super) const SERVING: &[Row] = &[
         ..ROW
     },
     Row {
+        what: "engine SIGKILL, most of a card",
+        id: "sigkill-large",
+        env: &[("MOCK_ENGINE_VRAM_MB", "16000")],
+        model: Model::Large,
+        blow: Blow::Signal("-KILL"),
+        fault: "killed",
+        says: &["SIGKILL"],
+        fix: &["journalctl"],
+        cure: Cure::Itself,
+        ..ROW
+    },
+    Row {
         what: "engine SIGSTOP (hang)",
         id: "sigstop",
         supervision: "restart_backoff_ms = 100\nprobe_interval_ms = 200\nprobe_timeout_ms = 1500\nprobe_failures = 2",
@@ -124,11 +136,11 @@ pub(super) const SERVING: &[Row] = &[
         ..ROW
     },
     Row {
-        what: "engine SIGSEGV",
-        id: "sigsegv",
-        blow: Blow::Signal("-SEGV"),
+        what: "engine SIGABRT",
+        id: "sigabrt",
+        blow: Blow::Signal("-ABRT"),
         fault: "crashed",
-        says: &["SIGSEGV"],
+        says: &["SIGABRT"],
         fix: &["engine's log"],
         cure: Cure::Itself,
         ..ROW
@@ -160,6 +172,19 @@ pub(super) const SERVING: &[Row] = &[
         ),
         fault: "cuda_error",
         says: &["CUDA error", "unspecified launch failure"],
+        fix: &["dmesg"],
+        ..ROW
+    },
+    Row {
+        what: "the same, SIGTERM ignored",
+        id: "cuda-deaf",
+        supervision: "restart_backoff_ms = 100\nstop_grace_ms = 400",
+        blow: Blow::Faults(
+            r#"[{"fault": {"in_life": {"stderr": "CUDA error: unspecified launch failure", "end": "nothing"}}},
+                {"fault": "ignore_sigterm"}]"#,
+        ),
+        fault: "cuda_error",
+        says: &["CUDA error"],
         fix: &["dmesg"],
         ..ROW
     },
@@ -271,7 +296,7 @@ pub(super) const STARTING: &[Row] = &[
         model: Model::Text,
         state: "failed",
         fault: "model_unusable",
-        says: &["model.gguf cannot be loaded"],
+        says: &["model.gguf cannot be loaded", "no GGUF"],
         fix: &["whole GGUF file"],
         cure: Cure::ByHand,
         ..ROW
