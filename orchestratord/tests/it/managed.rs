@@ -4,3 +4,4 @@ mod bench;
 mod history;
 mod matrix;
 mod model;
+mod reload;

@@ -17,7 +17,7 @@ use self::table::Line;
 use super::bench::{Bench, ManagedPool, ask, health, signal, until_ready, until_state};
 use super::history::{History, Mark};
 use super::model;
-use crate::harness::Daemon;
+use crate::harness::{Daemon, eventually_async};
 
 /// ORCH-3031.2, LO-POOL-02, LO-POOL-07, ORCH-3038.2, ORCH-3039, ORCH-3049, ORCH-3507, OC-POOL-3010, OC-POOL-3011: engines that serve
 /// are killed, hang, and fail in every other way.
@@ -131,6 +131,16 @@ impl Scene<'_> {
         match row.blow {
             Blow::Signal(name) => {
                 let pid = health(self.daemon, row.id).await["pid"].as_i64().expect("its engine runs");
+                // Once its memory has been seen, the restart must not take that for a stranger's.
+                let seen = json!({"pid": pid, "pool_id": row.id});
+                eventually_async("the engine's memory is seen", async || {
+                    let devices = self.daemon.json("/v1/devices").await;
+                    let processes = devices["devices"][row.gpu]["processes"].as_array().expect("a list");
+                    let is_it =
+                        |process: &Value| process["pid"] == seen["pid"] && process["pool_id"] == seen["pool_id"];
+                    processes.iter().any(is_it).then_some(())
+                })
+                .await;
                 signal(pid, name);
             }
             Blow::Faults(faults) => self.bench.set_faults(row.id, &rows::parse(faults)),
