@@ -1,5 +1,6 @@
 //! The workshop of this host: NVIDIA's devices, engines that `engine-provisioner` prepares, processes and containers.
 
+mod alarm;
 pub(crate) mod container;
 mod examine;
 mod native;
@@ -8,7 +9,6 @@ mod port;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use api_types::{DeterminismLevel, DoctorCheck, EnginePlan, PoolFault};
 use async_trait::async_trait;
@@ -27,12 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::devices::{DeviceMask, Devices, MaskError, NoDevices, Reading};
 use crate::failure::Failure;
 use crate::logs::EngineLog;
-use crate::pool::{Activity, EngineIdentity, StagedModel, Started, Workshop};
+use crate::pool::{Activity, EngineIdentity, MEMORY_BACK, StagedModel, Started, Workshop};
 use crate::process::GuardProgram;
 pub(crate) use examine::{Presence, examine};
 
-/// Longest that a start waits for memory that an engine before it held: drivers give it back a moment after the end.
-const MEMORY_LIMIT: Duration = Duration::from_secs(10);
 /// What is known of a model's need is at most so much above what the engine takes, in percent; only what lacks more than that
 /// surely does not fit.
 const NEED_TOLERANCE_PERCENT: u64 = 15;
@@ -119,22 +117,6 @@ impl HostWorkshop {
         simulation_mounts(&self.pool, &self.devices.borrow().clone())
     }
 
-    /// Waits for memory that the engine before has not given back yet. What somebody else holds is not waited for long.
-    async fn await_memory(&self, mask: &DeviceMask, model: &StagedModel) {
-        let until = Instant::now() + MEMORY_LIMIT;
-        let mut readings = self.devices.clone();
-        loop {
-            let reading = readings.borrow_and_update().clone();
-            let Ok(found) = reading.as_ref() else { return };
-            if lacking(mask, found, model, self.split(), false).is_none() {
-                return;
-            }
-            if timeout_at(until, readings.changed()).await.is_err() {
-                return;
-            }
-        }
-    }
-
     fn split(&self) -> Option<&[f32]> {
         self.pool.tensor_split.as_deref()
     }
@@ -171,6 +153,21 @@ impl Workshop for HostWorkshop {
         lacking(&mask, found, model, self.split(), when_empty).map_or(Ok(()), Err)
     }
 
+    async fn await_memory(&self, model: &StagedModel, until: Instant) {
+        let Some(mask) = self.mask() else { return };
+        let mut readings = self.devices.clone();
+        loop {
+            let reading = readings.borrow_and_update().clone();
+            let Ok(found) = reading.as_ref() else { return };
+            if lacking(&mask, found, model, self.split(), false).is_none() {
+                return;
+            }
+            if !matches!(timeout_at(until, readings.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
     async fn prepare(&self, activity: &Activity, cancel: &CancellationToken) -> Result<EngineIdentity, Failure> {
         let mask = match self.mask() {
             Some(mask) => mask,
@@ -193,7 +190,7 @@ impl Workshop for HostWorkshop {
         let not_ready = |what: &str| Failure::new(PoolFault::SpawnFailed, format!("the {what} is not prepared"));
         let mask = self.mask().ok_or_else(|| not_ready("set of devices"))?;
         let prepared = self.prepared().ok_or_else(|| not_ready("engine"))?;
-        self.await_memory(&mask, model).await;
+        self.await_memory(model, Instant::now() + MEMORY_BACK).await;
         let (engine, port) = match &prepared.artifact {
             EngineArtifact::Program(program) => {
                 let port = port::choose(&self.pool.provisioning.ports)?;

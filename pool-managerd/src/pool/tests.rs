@@ -129,6 +129,10 @@ impl Workshop for Sim {
         Ok(())
     }
 
+    async fn await_memory(&self, _: &StagedModel, _: Instant) {
+        self.some_time(500).await;
+    }
+
     async fn prepare(&self, activity: &Activity, _: &CancellationToken) -> Result<EngineIdentity, Failure> {
         activity.set("building", Some(0.5));
         self.some_time(500).await;

@@ -20,9 +20,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::alarm::LostAlarm;
 use super::{HostWorkshop, port};
 use crate::devices::DeviceMask;
-use crate::diagnose::{Alarm, Facts, Phase, diagnose};
+use crate::diagnose::{Facts, Phase, diagnose};
 use crate::failure::Failure;
 use crate::logs::{EngineLog, Source};
 use crate::pool::{Engine, Sign, StagedModel};
@@ -199,7 +200,7 @@ struct ContainerEngine {
     grace: Duration,
     log: EngineLog,
     facts: Facts,
-    alarm: watch::Receiver<Option<Alarm>>,
+    alarm: LostAlarm,
     /// Reads its log, and carries out what it is told; ends with it.
     work: JoinSet<()>,
     pid: watch::Receiver<Option<u32>>,
@@ -225,7 +226,7 @@ impl ContainerEngine {
             }
         });
         let name = prepared.engine.to_string();
-        let alarm = log.alarm();
+        let alarm = LostAlarm::new(&log);
         let facts = Facts { engine: format!("the container of {name}"), port: Some(port) };
         let grace = workshop.pool.supervision.stop_grace();
         Self { handle, grace, log, facts, alarm, work, pid, over: false }
@@ -280,19 +281,10 @@ impl Engine for ContainerEngine {
 
     async fn sign(&mut self, loading: bool) -> Sign {
         let phase = if loading { Phase::Loading } else { Phase::Serving };
-        let lost = async {
-            match self.alarm.wait_for(|alarm| alarm.as_ref().is_some_and(|alarm| alarm.lost)).await {
-                Ok(alarm) => alarm.as_ref().map(|alarm| alarm.diagnosis.clone()),
-                Err(_) => None,
-            }
-        };
         let state = tokio::select! {
             biased;
             state = self.handle.wait() => state,
-            Some(diagnosis) = lost => {
-                self.alarm.mark_unchanged();
-                return Sign::Lost(diagnosis);
-            }
+            diagnosis = self.alarm.lost() => return Sign::Lost(diagnosis),
         };
         self.over = true;
         let failure = match state {
