@@ -251,7 +251,7 @@ async fn start_managed(app: &Arc<App>) {
     for (id, handle) in &handles {
         app.pools.scheduled(id).managed_by(handle.clone());
     }
-    app.manager.start_all(&handles).await;
+    app.manager.preload(&handles).await;
 }
 
 /// Has the engines ended that are run here.

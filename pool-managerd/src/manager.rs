@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_types::{DoctorCheck, EnginePlan, PoolId};
-use config_schema::{Config, Pool, ProvisioningMode};
+use config_schema::{Activation, Config, Pool, ProvisioningMode};
 use engine_provisioner::Setup;
 use narration_core::{Actor, Narration, narrate};
 use tokio::sync::{mpsc, watch};
@@ -144,11 +144,13 @@ impl Manager {
         handles
     }
 
-    /// Starts the pools.
-    pub async fn start_all(&self, handles: &HashMap<PoolId, PoolHandle>) {
-        for handle in handles.values() {
-            // Nothing speaks against the first start but the end of the daemon.
-            let _ = handle.start().await;
+    /// Starts the pools that are to be up from the beginning.
+    pub async fn preload(&self, handles: &HashMap<PoolId, PoolHandle>) {
+        for (id, handle) in handles {
+            if self.pools[id].config.activation == Activation::Preload {
+                // Nothing speaks against the first start but the end of the daemon.
+                let _ = handle.start().await;
+            }
         }
     }
 

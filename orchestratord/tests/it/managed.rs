@@ -1,6 +1,7 @@
 //! Pools whose engines the daemon runs itself: real processes, on GPUs that are simulated.
 
 mod bench;
+mod containers;
 mod history;
 mod matrix;
 mod model;

@@ -17,7 +17,6 @@ use container_runtime::{
 };
 use engine_provisioner::{ImageRef, PreparedEngine, command_line};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::alarm::LostAlarm;
@@ -51,13 +50,13 @@ pub(super) async fn start(
     let plan = Plan { workshop, prepared, image, model, mask };
     if let Some((handle, port)) = adopt(&runtime, &plan).await? {
         workshop.log.note(&format!("adopts the container {}, which an earlier life has started", handle.name()));
-        return Ok((Box::new(ContainerEngine::new(workshop, handle, prepared, port, Some(OLD_LINES))), port));
+        return Ok((Box::new(ContainerEngine::new(workshop, handle, prepared, port, Some(OLD_LINES)).await), port));
     }
     let port = port::choose(&workshop.pool.provisioning.ports)?;
     let spec = plan.spec(port)?;
     workshop.log.begin(&format!("starts the container {} {}", spec.name(), spec.command.join(" ")));
     let handle = runtime.run(&spec).await.map_err(|error| not_started(&error))?;
-    Ok((Box::new(ContainerEngine::new(workshop, handle, prepared, port, None)), port))
+    Ok((Box::new(ContainerEngine::new(workshop, handle, prepared, port, None).await), port))
 }
 
 /// Removes the containers of pools that are not there any more. Without a runtime there are none.
@@ -203,12 +202,13 @@ struct ContainerEngine {
     alarm: LostAlarm,
     /// Reads its log, and carries out what it is told; ends with it.
     work: JoinSet<()>,
-    pid: watch::Receiver<Option<u32>>,
+    /// Its first process by this host's count, where that can be seen.
+    pid: Option<u32>,
     over: bool,
 }
 
 impl ContainerEngine {
-    fn new(
+    async fn new(
         workshop: &HostWorkshop,
         handle: ContainerHandle,
         prepared: &PreparedEngine,
@@ -218,13 +218,8 @@ impl ContainerEngine {
         let log = workshop.log.clone();
         let mut work = JoinSet::new();
         work.spawn(read_log(handle.clone(), log.clone(), tail));
-        let (knows, pid) = watch::channel(None);
-        let asked = handle.clone();
-        work.spawn(async move {
-            if let Ok(state) = asked.inspect().await {
-                knows.send_replace(state.pid);
-            }
-        });
+        // One that has ended already says so when it is waited for.
+        let pid = handle.inspect().await.ok().and_then(|state| state.pid);
         let name = prepared.engine.to_string();
         let alarm = LostAlarm::new(&log);
         let facts = Facts { engine: format!("the container of {name}"), port: Some(port) };
@@ -261,7 +256,7 @@ impl Drop for ContainerEngine {
 #[async_trait]
 impl Engine for ContainerEngine {
     fn pid(&self) -> Option<u32> {
-        *self.pid.borrow()
+        self.pid
     }
 
     fn terminate(&mut self) {
