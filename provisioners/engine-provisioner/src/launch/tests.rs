@@ -62,7 +62,7 @@ fn llamacpp() {
     assert_eq!(
         line_of(&llama, &Launch { strict: true, ..launch() }),
         "--model /models/m --alias hf:org/m --host 127.0.0.1 --port 9000 --ctx-size 4096 --parallel 1 --n-gpu-layers 999 \
-         --metrics --slots --no-webui --no-cont-batching --flash-attn on"
+         --metrics --slots --no-webui --jinja --no-cont-batching --flash-attn on"
     );
     let two = Launch {
         slots: NonZeroU32::new(4).unwrap(),
