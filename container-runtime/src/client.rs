@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// Runs a client to its end. It is killed at the deadline, and when the future is dropped.
+/// Runs a client to its end. It is asked to end at the deadline, and when the future is dropped.
 pub(crate) async fn answer(
     executor: &dyn Executor,
     backend: Backend,

@@ -7,8 +7,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::pin::Pin;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncRead;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// What a client is started with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Call {
 /// Where a client's output comes from.
 pub type Pipe = Box<dyn AsyncRead + Send + Unpin>;
 
-/// A client that runs. Dropping `exit` ends it.
+/// A client that runs. Dropping `exit` asks it to end.
 pub struct Spawned {
     /// Its standard output.
     pub stdout: Pipe,
@@ -70,14 +71,27 @@ impl Executor for SystemExecutor {
         command.args(&call.args).envs(self.env.iter().cloned()).envs(call.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A Ctrl-C in our terminal is for us; a client that dies of it halfway leaves half a container.
-        command.process_group(0).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let stdout = Box::new(child.stdout.take().expect("it was asked for a pipe"));
-        let stderr = Box::new(child.stderr.take().expect("it was asked for a pipe"));
+        command.process_group(0);
+        let mut client = Client(command.spawn()?);
+        let stdout = Box::new(client.0.stdout.take().expect("it was asked for a pipe"));
+        let stderr = Box::new(client.0.stderr.take().expect("it was asked for a pipe"));
         let exit = Box::pin(async move {
-            let status = child.wait().await?;
+            let status = client.0.wait().await?;
             Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
         });
         Ok(Spawned { stdout, stderr, exit })
+    }
+}
+
+/// A client's process, which is asked to end when nobody waits for it any more. Asked, because podman heeds SIGTERM only
+/// where it leaves nothing half done.
+struct Client(Child);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It has an id until it was waited for, and so the id is nobody else's.
+        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
     }
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Deserialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use crate::arguments::label;
+use crate::backend::Backend;
 use crate::error::{ClientError, ContainerError, is_not_running};
 use crate::narrate;
 use crate::runtime::Runtime;
@@ -134,6 +137,9 @@ impl ContainerHandle {
             Err(ContainerError::Gone { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
+        if self.runtime.backend() == Backend::Podman {
+            self.kill_unstarted().await;
+        }
         let mut outcome = self.remove_once().await;
         if matches!(outcome, Err(ContainerError::Client { .. })) {
             // Where its monitor was killed, podman looks for an exit code that nobody wrote, fails, and knows better then.
@@ -145,6 +151,19 @@ impl ContainerHandle {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Ends the process of a container that podman holds for not started. Where its client was killed between making the process
+    /// and letting it go, `podman rm` forgets the container and leaves the process, which would wait for ever.
+    async fn kill_unstarted(&self) {
+        let Ok(Some(Unstarted { pid_file: Some(file) })) = self.runtime.inspect::<Unstarted>(&self.id).await else {
+            return;
+        };
+        let pid = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+        let Some(process) = pid.and_then(|pid| self.process(pid)) else { return };
+        if pidfd_send_signal(process.get_ref(), Signal::KILL).is_ok() {
+            let _ = timeout(self.runtime.limits().end, process.readable()).await;
+        }
     }
 
     async fn remove_once(&self) -> Result<(), ContainerError> {
@@ -212,6 +231,13 @@ impl ContainerHandle {
     pub(crate) fn error(&self, doing: &'static str, error: ClientError) -> ContainerError {
         ContainerError::of(doing, &self.name, error)
     }
+}
+
+/// Where podman keeps the number of a container's first process.
+#[derive(Deserialize)]
+struct Unstarted {
+    #[serde(rename = "PidFile")]
+    pid_file: Option<PathBuf>,
 }
 
 /// Short values are words that stand in a log for other reasons.

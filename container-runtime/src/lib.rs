@@ -20,6 +20,9 @@
 //! namespace. On hosts with SELinux a container that gets GPUs runs without SELinux confinement, as NVIDIA's own
 //! documentation has it: the policy knows neither the GPU's device nodes nor the models' folder.
 
+#[cfg(not(any(feature = "backend-podman", feature = "backend-docker")))]
+compile_error!("container-runtime needs one of its features `backend-podman` and `backend-docker`");
+
 mod advice;
 mod arguments;
 mod backend;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::arguments::{self, label};
 use crate::cdi::Cdi;
 use crate::error::{ClientError, ContainerError, RunError};
+use crate::executor::Call;
 use crate::gpu::{self, GpuAccess, NoGpuSupport, Way};
 use crate::handle::ContainerHandle;
 use crate::narrate;
@@ -18,7 +20,8 @@ use crate::spec::ContainerSpec;
 impl Runtime {
     /// Starts a container in the background. It belongs to nobody: it goes on when we end, and [`Runtime::find`] finds it.
     ///
-    /// Of a start that failed nothing is left. When the future is dropped, a container may be; it can be found, too.
+    /// Of a start that failed nothing is left, nor of one whose future was dropped: it is carried to its end in a task of its
+    /// own, within its deadline, and what it started is removed.
     ///
     /// # Errors
     /// See [`RunError`].
@@ -36,16 +39,30 @@ impl Runtime {
         let way = self.gpus(&spec.gpus)?;
         let run_id = Uuid::new_v4().to_string();
         let call = arguments::run(self.info(), spec, &way, &run_id);
-        let id = match self.ask(&call, self.limits().start).await {
-            Ok(id) => id.trim().to_owned(),
-            Err(error) => {
-                self.clean_up(&run_id).await;
-                return Err(RunError::of(&spec.name(), &spec.image.reference, self.backend(), error));
-            }
-        };
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(self.clone().start_or_clean_up(call, run_id.clone(), sender));
+        let started = receiver.await.expect("the task sends, and nothing aborts it while we wait");
+        let failed = |error| RunError::of(&spec.name(), &spec.image.reference, self.backend(), error);
+        let id = started.map_err(failed)?.trim().to_owned();
         let (runtime, name, labels) = (self.clone(), spec.name(), labels(spec, &run_id));
         let handle = ContainerHandle { runtime, id, name, labels, masked: Arc::default() };
         Ok(handle.masking(spec.env.values().map(|value| value.text().to_owned())))
+    }
+
+    /// A client that is ended halfway leaves half a container, so it is not ended because nobody waits any more.
+    async fn start_or_clean_up(
+        self,
+        call: Call,
+        run_id: String,
+        started: oneshot::Sender<Result<String, ClientError>>,
+    ) {
+        let outcome = self.ask(&call, self.limits().start).await;
+        if outcome.is_err() {
+            self.clean_up(&run_id).await;
+        }
+        if let Err(Ok(_)) = started.send(outcome) {
+            self.clean_up(&run_id).await;
+        }
     }
 
     /// How this runtime gives GPUs now.

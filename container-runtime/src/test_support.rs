@@ -136,6 +136,16 @@ impl Podman {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// The processes that belong to it: clients, monitors of containers, and the containers' own, by their command lines.
+    #[must_use]
+    pub fn processes(&self) -> Vec<String> {
+        let folder = self.folder.path().to_str().expect("its name is ours");
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        lines.filter(|line| line.contains(folder)).collect()
+    }
+
     /// Builds the image `localhost/<name>:test` with nothing in it but a program, which is its entrypoint, and the libraries
     /// that it is linked to.
     ///
@@ -157,6 +167,13 @@ impl Drop for Podman {
         // Containers hold mounts below the folder; without them it can be removed.
         let _ = self.command(&["rm", "--all", "--force", "--time=0"]).output();
         let _ = self.command(&["rmi", "--all", "--force"]).output();
+        // What runc remembers of containers whose client or monitor a test has killed.
+        for container in fs::read_dir("/run/runc").into_iter().flatten().flatten() {
+            let state = fs::read_to_string(container.path().join("state.json")).unwrap_or_default();
+            if self.folder.path().to_str().is_some_and(|folder| state.contains(folder)) {
+                let _ = fs::remove_dir_all(container.path());
+            }
+        }
     }
 }
 

@@ -4,11 +4,11 @@ mod news;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_types::{DoctorCheck, EnginePlan, PoolId};
-use config_schema::{Activation, Config, Pool, ProvisioningMode};
+use config_schema::{Config, Pool, ProvisioningMode};
 use engine_provisioner::Setup;
 use narration_core::{Actor, Narration, narrate};
 use tokio::sync::{mpsc, watch};
@@ -42,6 +42,8 @@ pub struct Manager {
     /// There is one where there is a pool that needs it.
     monitor: Option<Monitor>,
     drivers: Mutex<JoinSet<()>>,
+    /// Tells the drivers of the devices, as long as there are any.
+    news: Mutex<JoinSet<()>>,
 }
 
 /// One of them.
@@ -80,7 +82,7 @@ impl Manager {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(config: &Config, setup: Setup, guard: GuardProgram) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, setup: Setup, guard: &GuardProgram) -> Result<Self, OpenError> {
         let data_dir = &config.server.data_dir;
         let run_dir = data_dir.join("run");
         let library = config.engines.nvml_library.clone();
@@ -102,7 +104,17 @@ impl Manager {
             pools.insert(pool.id.clone(), Managed { config: pool.clone(), log, workshop });
         }
         let registry = Registry::default();
-        Ok(Self { pools, registry, setup, library, run_dir, instance, monitor, drivers: Mutex::default() })
+        Ok(Self {
+            pools,
+            registry,
+            setup,
+            library,
+            run_dir,
+            instance,
+            monitor,
+            drivers: Mutex::default(),
+            news: Mutex::default(),
+        })
     }
 
     /// Ends what an earlier life has left, begins to drive the pools on the present runtime, and starts those that are to be up.
@@ -125,25 +137,19 @@ impl Manager {
                 registry: self.registry.clone(),
                 news,
             });
-            self.spawn(driver.run());
+            lock(&self.drivers).spawn(driver.run());
             handles.insert(id.clone(), handle);
         }
-        self.spawn(news::spread(monitor.events(), listeners));
+        lock(&self.news).spawn(news::spread(monitor.events(), listeners));
         handles
     }
 
-    /// Starts the pools that are to be up from the beginning.
-    pub async fn preload(&self, handles: &HashMap<PoolId, PoolHandle>) {
-        for (id, handle) in handles {
-            if self.pools[id].config.activation == Activation::Preload {
-                // Nothing speaks against the first start but the end of the daemon.
-                let _ = handle.start().await;
-            }
+    /// Starts the pools.
+    pub async fn start_all(&self, handles: &HashMap<PoolId, PoolHandle>) {
+        for handle in handles.values() {
+            // Nothing speaks against the first start but the end of the daemon.
+            let _ = handle.start().await;
         }
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
     }
 
     /// Removes containers of pools that are not in the configuration any more. A configuration without containers is not worth
@@ -262,9 +268,14 @@ impl Manager {
 
     /// Waits until no pool is driven any more.
     pub async fn ended(&self) {
-        let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut drivers = std::mem::take(&mut *lock(&self.drivers));
         while drivers.join_next().await.is_some() {}
+        lock(&self.news).abort_all();
     }
+}
+
+fn lock(tasks: &Mutex<JoinSet<()>>) -> MutexGuard<'_, JoinSet<()>> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Nobody looks at any GPU.

@@ -120,7 +120,8 @@ impl HostWorkshop {
     }
 
     fn provider(&self) -> Result<Box<dyn EngineProvisioner>, Failure> {
-        provider_for(&self.pool, &self.setup).map_err(|error| unprepared(&error))
+        let setup = Setup { simulated_gpus: self.simulation_mounts(), ..self.setup.clone() };
+        provider_for(&self.pool, &setup).map_err(|error| unprepared(&error))
     }
 
     fn resolve(&self) -> Result<DeviceMask, Failure> {
@@ -153,6 +154,10 @@ impl HostWorkshop {
         })
     }
 
+    fn split(&self) -> Option<&[f32]> {
+        self.pool.tensor_split.as_deref()
+    }
+
     fn launch(&self, model: &StagedModel, mask: &DeviceMask, port: u16, served_from: String) -> Launch {
         Launch {
             model: served_from,
@@ -182,7 +187,7 @@ impl Workshop for HostWorkshop {
         let Some(mask) = self.mask() else { return Ok(()) };
         let reading = self.devices.borrow().clone();
         let Ok(found) = reading.as_ref() else { return Ok(()) };
-        lacking(&mask, found, model, when_empty).map_or(Ok(()), Err)
+        lacking(&mask, found, model, self.split(), when_empty).map_or(Ok(()), Err)
     }
 
     async fn await_memory(&self, model: &StagedModel, until: Instant) {
@@ -191,7 +196,7 @@ impl Workshop for HostWorkshop {
         loop {
             let reading = readings.borrow_and_update().clone();
             let Ok(found) = reading.as_ref() else { return };
-            if lacking(&mask, found, model, false).is_none() {
+            if lacking(&mask, found, model, self.split(), false).is_none() {
                 return;
             }
             if !matches!(timeout_at(until, readings.changed()).await, Ok(Ok(()))) {
@@ -226,7 +231,7 @@ impl Workshop for HostWorkshop {
         let (engine, port) = match &prepared.artifact {
             EngineArtifact::Program(program) => {
                 let port = port::choose(&self.pool.provisioning.ports)?;
-                let environment = environment(&prepared, &mask);
+                let environment = environment(&self.pool, &prepared, &mask);
                 let launch = self.launch(model, &mask, port, model.path.display().to_string());
                 let arguments = command_line(&prepared, &launch)
                     .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
@@ -242,19 +247,34 @@ impl Workshop for HostWorkshop {
 }
 
 /// What an engine's process gets beside what it inherits: the devices of its pool and no others.
-fn environment(prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
+fn environment(pool: &Pool, prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
+    let passed = passed_on(pool).map(|(name, value)| (name.into(), value.into()));
     let own = prepared.env.iter().map(|(name, value)| (name.into(), value.into()));
     let devices = [
         ("CUDA_VISIBLE_DEVICES".into(), mask.cuda_visible_devices().into()),
         ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into()),
     ];
-    own.chain(devices).collect()
+    passed.chain(own).chain(devices).collect()
+}
+
+/// Variables of our own environment that the pool's engine is to have.
+fn passed_on(pool: &Pool) -> impl Iterator<Item = (&String, String)> {
+    pool.provisioning.env_from.iter().filter_map(|name| Some((name, std::env::var(name).ok()?)))
 }
 
 /// By how much a model does not fit; `None` when it does, as far as that is known.
-fn lacking(mask: &DeviceMask, found: &Devices, model: &StagedModel, when_empty: bool) -> Option<Failure> {
+fn lacking(
+    mask: &DeviceMask,
+    found: &Devices,
+    model: &StagedModel,
+    split: Option<&[f32]>,
+    when_empty: bool,
+) -> Option<Failure> {
     let room = if when_empty { mask.vram_total_bytes() } else { mask.free_now(found)?.iter().sum() };
     let need = model.need_bytes?;
+    if let Some(failure) = split.and_then(|split| lacking_share(mask, split, need, model)) {
+        return Some(failure);
+    }
     if need.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100 <= room {
         return None;
     }
@@ -280,6 +300,34 @@ fn lacking(mask: &DeviceMask, found: &Devices, model: &StagedModel, when_empty: 
         false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),
     };
     Some(Failure::new(PoolFault::VramExhausted, message).with_fix(fix))
+}
+
+/// Whether a device is given a larger share of the model than it has memory (ORCH-3052.2).
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of an estimate is one, too"
+)]
+fn lacking_share(mask: &DeviceMask, split: &[f32], need: u64, model: &StagedModel) -> Option<Failure> {
+    let whole: f32 = split.iter().sum();
+    mask.devices().iter().zip(split).find_map(|(device, ratio)| {
+        let total = device.vram_total_bytes;
+        let share = (need as f64 * f64::from(ratio / whole)) as u64;
+        let surely = share.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100;
+        (surely > total).then(|| {
+            let message = format!(
+                "tensor_split gives GPU {} {} a share of about {} of {}, and it has {} in all",
+                device.index,
+                device.name,
+                mib(share),
+                model.reference,
+                mib(total)
+            );
+            Failure::new(PoolFault::VramExhausted, message)
+                .with_fix("make its ratio in tensor_split smaller, or leave tensor_split out")
+        })
+    })
 }
 
 fn mib(bytes: u64) -> String {

@@ -150,9 +150,9 @@ async fn progress_and_cancel() {
 }
 
 /// A registry's process; killed when dropped.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Drop for Registry {
@@ -163,7 +163,7 @@ impl Drop for Registry {
 }
 
 /// Docker's registry on a port of its own.
-async fn registry(folder: &TempDir) -> Option<Registry> {
+pub(crate) async fn registry(folder: &TempDir) -> Option<Registry> {
     if !is_installed("docker-registry", "apt-get install docker-registry") {
         return None;
     }
@@ -221,4 +221,16 @@ async fn from_a_registry() {
     let elsewhere: ImageRef = format!("{name}:v2").parse().expect("a name");
     let unreachable = pull(&runtime, &elsewhere).await;
     assert!(matches!(unreachable, Err(PullError::Unreachable { .. })), "{unreachable:?}");
+}
+
+/// A program that is linked to libraries gets them into its image, so that tests of other crates need no static build.
+#[tokio::test]
+async fn images_of_linked_programs() {
+    let Some(podman) = container_runtime::test_support::Podman::start() else { return };
+    let name = podman.build("linked", std::path::Path::new("/bin/true"));
+    let runtime = podman.runtime().await;
+    let image = pull(&runtime, &name).await.expect("it was just built");
+    let container = runtime.run(&spec(&image, "linked", &[])).await.expect("it starts");
+    let state = tokio::time::timeout(PATIENCE, container.wait()).await.expect("it ends").expect("it is there");
+    assert_eq!(state.exit_code, Some(0));
 }

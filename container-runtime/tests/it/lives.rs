@@ -1,10 +1,15 @@
 //! Lives of real containers under podman.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use container_runtime::test_support::Podman;
+
 use container_runtime::{
-    ContainerError, Limits, LogOptions, LogSource, Mount, RunAs, RunError, Runtime, Status, Stopped,
+    Backend, Call, ContainerError, Detector, Executor, Limits, LogOptions, LogSource, Mount, Preference, RunAs,
+    RunError, Runtime, Spawned, Status, Stopped, SystemExecutor,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -83,7 +88,7 @@ async fn exit_codes() {
     assert_eq!(ended.expect("it ends").expect("it is there"), stopped.expect("it stops").state);
 }
 
-/// ORCH-3039: a container that takes more memory than it may is killed, which is told apart from other ends.
+/// LO-CTR-01: a container that takes more memory than it may is killed, which is told apart from other ends.
 #[tokio::test]
 async fn out_of_memory() {
     let Some(Real { runtime, image, podman: _podman }) = real().await else { return };
@@ -120,7 +125,7 @@ async fn logs() {
     assert_eq!(heard, [(false, "waiting".to_owned()), (true, "with token=[redacted]".to_owned())]);
 }
 
-/// LO-CTR-08, LO-ENG-13: a variable reaches the engine, stands in no command line, and is masked in the log.
+/// LO-CTR-07, LO-CTR-08: a variable reaches the engine, stands in no command line, and is masked in the log.
 #[tokio::test]
 async fn variables() {
     let Some(Real { runtime, image, podman }) = real().await else { return };
@@ -196,7 +201,7 @@ async fn found(runtime: &Runtime, instance: &str) -> Vec<container_runtime::Cont
     runtime.find(instance).await.expect("podman answers")
 }
 
-/// LO-POOL-05, LO-CTR-01: a container outlives who started it, and is found again by its owner and by nobody else, with
+/// LO-CTR-01: a container outlives who started it, and is found again by its owner and by nobody else, with
 /// what is needed to adopt it.
 #[tokio::test]
 async fn adoption() {
@@ -224,25 +229,83 @@ async fn adoption() {
     assert_eq!(found(&later, "somebody-else").await.len(), 1);
 }
 
-/// LO-CTR-01: a start whose client is killed at any moment leaves either nothing or a container that is found.
+/// Waits until podman has neither containers nor processes.
+async fn nothing_is_left(podman: &Podman) {
+    let empty = async {
+        while !(podman.run(&["ps", "--all", "--quiet"]).is_empty() && podman.processes().is_empty()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let is_empty = timeout(PATIENCE, empty).await.is_ok();
+    assert!(is_empty, "{} {:?}", podman.run(&["ps", "--all"]), podman.processes());
+}
+
+/// LO-CTR-01: a start that nobody waits for any more leaves nothing, whenever that is.
 #[tokio::test]
-async fn a_killed_client_leaves_nothing_unknown() {
+async fn a_dropped_start_leaves_nothing() {
     let Some(Real { runtime, image, podman }) = real().await else { return };
     for generation in 0..8 {
-        let mut wanted = spec(&image, "cut", &["wait"]);
+        let mut wanted = spec(&image, "dropped", &["wait"]);
         wanted.generation = generation;
-        // Dropping the future kills the client with SIGKILL, a little later each time.
-        let _ = timeout(Duration::from_millis(10 * generation), runtime.run(&wanted)).await;
+        if let Ok(started) = timeout(Duration::from_millis(15 * generation), runtime.run(&wanted)).await {
+            started.expect("it starts").remove().await.expect("it is removed");
+        }
     }
-    for container in found(&runtime, INSTANCE).await {
-        container.remove().await.expect("it is removed");
+    nothing_is_left(&podman).await;
+}
+
+/// Starts `podman run` and kills it after a while.
+#[derive(Debug)]
+struct Killer {
+    inner: SystemExecutor,
+    after: Duration,
+}
+
+impl Executor for Killer {
+    fn spawn(&self, call: &Call) -> std::io::Result<Spawned> {
+        if call.args[0] != "run" {
+            return self.inner.spawn(call);
+        }
+        // A shell that tells its number and becomes the client.
+        let words = [call.program.clone()].into_iter().chain(call.args.iter().cloned());
+        let args = ["-c".to_owned(), "echo $$ >&2; exec \"$0\" \"$@\"".to_owned()].into_iter().chain(words).collect();
+        let mut client = self.inner.spawn(&Call { program: "sh".to_owned(), args, env: call.env.clone() })?;
+        let (after, exit) = (self.after, client.exit);
+        let mut stderr = client.stderr;
+        client.exit = Box::pin(async move {
+            let mut pid = String::new();
+            while !pid.ends_with('\n') {
+                pid.push(char::from(stderr.read_u8().await?));
+            }
+            tokio::time::sleep(after).await;
+            let _ = std::process::Command::new("kill").args(["-KILL", pid.trim()]).stderr(Stdio::null()).status();
+            exit.await
+        });
+        client.stderr = Box::new(tokio::io::empty());
+        Ok(client)
     }
-    assert_eq!(podman.run(&["ps", "--all", "--quiet"]), "");
+}
+
+/// LO-CTR-01: a start whose client is killed at any moment leaves nothing: no container, no process.
+#[tokio::test]
+async fn a_killed_client_leaves_nothing() {
+    let Some(Real { runtime, image, podman }) = real().await else { return };
+    for generation in 0..16 {
+        let mut wanted = spec(&image, "killed", &["wait"]);
+        wanted.generation = generation;
+        let executor = Killer { inner: podman.executor(), after: Duration::from_millis(7 * generation) };
+        let killed = Detector::with_executor(Arc::new(executor)).detect(Preference::Only(Backend::Podman)).await;
+        match killed.expect("podman works").run(&wanted).await {
+            Ok(container) => container.remove().await.expect("it is removed"),
+            Err(error) => assert!(matches!(error, RunError::Client { .. }), "{error:?}"),
+        }
+    }
+    nothing_is_left(&podman).await;
     let after = runtime.run(&spec(&image, "after", &["exit", "0"])).await.expect("podman still works");
     assert_eq!(timeout(PATIENCE, after.wait()).await.expect("it ends").expect("it is there").exit_code, Some(0));
 }
 
-/// LO-POOL-05: podman's monitor may be killed; the end of the container is noticed all the same.
+/// LO-CTR-01: podman's monitor may be killed; the end of the container is noticed all the same.
 #[tokio::test]
 async fn a_container_without_its_monitor() {
     let Some(Real { image, podman, .. }) = real().await else { return };

@@ -45,7 +45,7 @@ fn specification(library: &Path) -> String {
     )
 }
 
-/// LO-CTR-03, ORCH-3804, LO-POOL-08: specifications must be there, name every GPU of the mask, and mean files that exist.
+/// LO-CTR-03, ORCH-3804: specifications must be there, name every GPU of the mask, and mean files that exist.
 #[tokio::test]
 async fn specifications_of_devices() {
     let folder = TempDir::new().expect("a folder");

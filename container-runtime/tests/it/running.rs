@@ -182,7 +182,7 @@ async fn what_depends_on_the_machine() {
     }
 }
 
-/// ORCH-3803, ORCH-3433: without a way to give GPUs nothing is started, and what to do is said.
+/// LO-CTR-03, ORCH-3803: without a way to give GPUs nothing is started, and what to do is said.
 #[tokio::test]
 async fn no_gpus_no_container() {
     let folder = TempDir::new().expect("a folder");
@@ -333,6 +333,7 @@ async fn nothing_is_left_of_a_failed_start() {
             125,
             "Error: can only kill running containers. x is in state created: container state improper",
         ),
+        says("podman container inspect", container),
         says("podman rm --force --volumes", ""),
     ]);
     podman.run(&spec()).await.expect_err("it fails");

@@ -76,6 +76,9 @@ pub struct Provisioning {
     pub ports: Vec<NonZeroU16>,
     /// Environment of the engine's process.
     pub env: BTreeMap<String, String>,
+    /// Variables of the daemon's environment that the engine gets too, by name: this is how secrets reach it, which do not
+    /// belong into this file. What looks like a secret is otherwise kept from it.
+    pub env_from: Vec<String>,
     /// Further arguments of the engine's program.
     pub flags: Vec<String>,
 }

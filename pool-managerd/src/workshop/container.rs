@@ -136,7 +136,9 @@ impl Plan<'_> {
             network,
         );
         spec.command = command;
-        spec.env = self.prepared.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        let passed = super::passed_on(pool).map(|(name, value)| (name.clone(), value.into()));
+        let own = self.prepared.env.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        spec.env = passed.chain(own).collect();
         spec.mounts = vec![mount];
         spec.shm_bytes = (pool.engine != EngineKind::Llamacpp).then_some(SHM_BYTES);
         spec.stop_grace = pool.supervision.stop_grace();
