@@ -4,4 +4,6 @@ mod bench;
 mod history;
 mod matrix;
 mod model;
+mod readiness;
 mod reload;
+mod routes;
