@@ -5,4 +5,6 @@ mod containers;
 mod history;
 mod matrix;
 mod model;
+mod readiness;
 mod reload;
+mod routes;

@@ -20,7 +20,6 @@ pub(super) struct ManagedPool {
     pub(super) id: String,
     pub(super) devices: String,
     pub(super) slots: u32,
-    pub(super) preload: bool,
     /// Further lines of `[[pools]]`.
     pub(super) settings: String,
     /// Lines of `[pools.supervision]`.
@@ -34,13 +33,12 @@ pub(super) struct ManagedPool {
 }
 
 impl ManagedPool {
-    /// A pool on the first GPU that is started by hand, and again soon after a failure, as often as it takes.
+    /// A pool on the first GPU whose engine is started again soon after a failure, as often as it takes.
     pub(super) fn new(id: &str) -> Self {
         Self {
             id: id.to_owned(),
             devices: "[0]".to_owned(),
             slots: 1,
-            preload: false,
             settings: String::new(),
             supervision: "restart_backoff_ms = 100\nrestart_backoff_max_ms = 1000\ncircuit_restarts = 1000\n\
                           stop_grace_ms = 5000\n"
@@ -50,12 +48,6 @@ impl ManagedPool {
             model: Model::Tiny,
             faults: json!([]),
         }
-    }
-
-    /// Also: up from the daemon's start on.
-    pub(super) fn preloaded(mut self) -> Self {
-        self.preload = true;
-        self
     }
 
     /// Also: this in its engine's environment.
@@ -143,7 +135,7 @@ impl Bench {
             "[server]\nbind = \"127.0.0.1:0\"\ndata_dir = \"data\"\n[engines]\ncache_dir = {:?}\n[catalog]\nmodels_dir = {:?}\n\
              [policy.outbound]\nallow_binary_downloads = true\n{pools}{}",
             self.dir.path().join("engines"),
-            self.dir.path().join("models"),
+            self.dir.path(),
             self.more
         )
     }
@@ -154,13 +146,12 @@ impl Bench {
         let env: Vec<_> = own.iter().chain(&pool.env).map(|(name, value)| format!("{name} = {value:?}")).collect();
         format!(
             "[[pools]]\nid = {:?}\nengine = \"llamacpp\"\nmodel = {:?}\nctx = 1024\nslots = {}\ndevices = {}\n\
-             activation = {:?}\n{}\n[pools.supervision]\n{}\n[pools.provisioning]\nmode = \"binary\"\nports = {:?}\n\
+             {}\n[pools.supervision]\n{}\n[pools.provisioning]\nmode = \"binary\"\nports = {:?}\n\
              env = {{ {} }}\n[pools.provisioning.binary]\nurl = \"file://{}\"\nchecksum = \"sha256:{checksum}\"\n",
             pool.id,
             self.model_ref(&pool.id),
             pool.slots,
             pool.devices,
-            if pool.preload { "preload" } else { "on_demand" },
             pool.settings,
             pool.supervision,
             pool.ports,

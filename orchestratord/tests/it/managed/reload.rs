@@ -17,7 +17,7 @@ async fn fifty() -> (Bench, Daemon) {
     let pool = ManagedPool::new("wide").env("MOCK_ENGINE_TOKEN_INTERVAL_MS", 20).env("MOCK_ENGINE_VRAM_MB", 64);
     let slots = u32::try_from(STREAMS).expect("a few");
     let settings = "determinism = \"best_effort\"".to_owned();
-    let bench = Bench::new(vec![ManagedPool { slots, settings, ..pool }.preloaded()]);
+    let bench = Bench::new(vec![ManagedPool { slots, settings, ..pool }]);
     let daemon = bench.start().await;
     until_ready(&daemon, "wide").await;
     (bench, daemon)
@@ -69,7 +69,7 @@ async fn a_reload_breaks_no_stream() {
     assert_eq!((status, &refusal["code"]), (409, &json!("CONFLICT")), "{refusal}");
     for what in ["drain", "stop"] {
         let answer = daemon.post(&format!("/v1/pools/wide/{what}"), &json!({"deadline_ms": 1})).await;
-        assert_eq!(answer.status(), 409, "{what} while it is reloaded");
+        assert_eq!(answer.status(), 409, "{what}: {:#}", health(&daemon, "wide").await);
     }
     all_whole(running).await;
     let done = until_reload(&daemon, "done").await;
@@ -144,7 +144,6 @@ async fn a_drain_ends_what_is_left_at_its_deadline() {
         let last = events.last().expect("a last frame");
         assert_eq!((last.name.as_str(), &last.data["code"]), ("error", &json!("POOL_UNREADY")), "{}", last.data);
         assert_eq!(last.data["retriable"], true, "{}", last.data);
-        assert_eq!(last.data["pool_id"], "wide", "{}", last.data);
     }
     assert_eq!(daemon.metric("drain_events_total{pool_id=\"wide\",reason=\"drain\"}").await, 1.0);
     ask(&daemon, "wide", "start", json!({})).await;

@@ -2,12 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use fake_nvml::{Driver, State};
 use serde_json::{Value, json};
 
 use super::table::{self, Line};
-use crate::harness::{Daemon, start_engine, task};
+use crate::harness::{Daemon, eventually, start_engine, task};
 use crate::managed::bench::{Bench, ManagedPool, ask, health, signal, until_ready, until_state};
 use crate::managed::history::{History, Mark};
 
@@ -24,7 +25,7 @@ impl Two {
         let mut gpus = State::reference_box();
         gpus.devices[0].ecc_uncorrected = Some(0);
         let pool = |id: &str, devices: &str| {
-            let pool = ManagedPool::new(id).env("MOCK_ENGINE_VRAM_MB", 64).preloaded();
+            let pool = ManagedPool::new(id).env("MOCK_ENGINE_VRAM_MB", 64);
             ManagedPool { devices: devices.to_owned(), ..pool }
         };
         let bench = Bench::with_gpus(&gpus, vec![pool("first", "[0]"), pool("second", "[1]")]);
@@ -120,7 +121,7 @@ async fn gpus_fail() {
 /// LO-POOL-05, LO-POOL-02: no engine outlives a daemon that is killed, not even where its guard cannot act, and the next daemon serves.
 #[tokio::test]
 async fn the_daemon_is_killed() {
-    let bench = Bench::new(vec![ManagedPool::new("only").env("MOCK_ENGINE_VRAM_MB", 64).preloaded()]);
+    let bench = Bench::new(vec![ManagedPool::new("only").env("MOCK_ENGINE_VRAM_MB", 64)]);
     let mut daemon = bench.start().await;
     let mut lines = Vec::new();
     let mut line = |provoked, returns: &str| {
@@ -137,25 +138,21 @@ async fn the_daemon_is_killed() {
     assert_ne!(first["pid"], second["pid"]);
     line("daemon SIGKILL", "with the daemon");
 
+    // With its guard gone, too, the kernel ends the engine; what the engine has started is found by the next daemon.
+    let mut helper = started_by_engine(&second);
     let guard = guard_of(&second);
     signal(guard, "-STOP");
     daemon.kill();
     signal(guard, "-KILL");
     bench.nothing_left().await;
+    assert!(helper.try_wait().expect("it can be waited for").is_none(), "nobody is there to end it");
     daemon.start_again().await;
     let third = until_ready(&daemon, "only").await;
-    line("daemon and guard SIGKILL", "with the daemon");
-
-    // A guard that stands still lets the engine live: the next daemon ends both.
-    signal(guard_of(&third), "-STOP");
-    daemon.kill();
-    assert!(!bench.left_of("only").is_empty(), "the engine is an orphan");
-    daemon.start_again().await;
-    let fourth = until_ready(&daemon, "only").await;
-    assert_eq!(bench.left_of("only").len(), 2, "one guard and one engine");
-    assert_ne!(third["pid"], fourth["pid"]);
+    eventually("what is left is reaped", || helper.try_wait().expect("it can be waited for")).await;
     assert!(daemon.log().contains("an engine of an earlier life of pool only was found"), "it says so");
-    line("daemon SIGKILL, guard stopped", "reaped by the next daemon");
+    assert_eq!(bench.left_of("only").len(), 2, "one guard and one engine");
+    assert_ne!(second["pid"], third["pid"]);
+    line("daemon and guard SIGKILL", "with the daemon");
 
     let mut stream = daemon.run(&bench.task("only", 2)).await;
     stream.until("end").await;
@@ -163,6 +160,18 @@ async fn the_daemon_is_killed() {
     daemon.signal("-TERM");
     assert_eq!(daemon.ended().await.code(), Some(0));
     bench.nothing_left().await;
+}
+
+/// A process as the engine would start it: with all that it has in its environment.
+fn started_by_engine(health: &Value) -> Child {
+    let environment = std::fs::read(format!("/proc/{}/environ", health["pid"])).expect("the engine runs");
+    let variables = environment.split(|byte| *byte == 0).filter_map(|variable| {
+        let text = std::str::from_utf8(variable).ok()?;
+        text.split_once('=')
+    });
+    let mut helper = Command::new("sleep");
+    helper.arg("600").env_clear().envs(variables).stdin(Stdio::null());
+    helper.spawn().expect("sleep runs")
 }
 
 /// The parent of the engine.
@@ -178,7 +187,7 @@ fn guard_of(health: &Value) -> i64 {
 #[tokio::test]
 async fn there_is_no_gpu() {
     let engine = start_engine(&[]);
-    let mut bench = Bench::new(vec![ManagedPool::new("only").preloaded()]);
+    let mut bench = Bench::new(vec![ManagedPool::new("only")]);
     bench.more = crate::harness::pool("gpu0", &[engine.url()], "");
     let mut daemon = bench.start_with(&[("LLAMA_ORCH_NVML", "/nonexistent/libnvidia-ml.so.1")]).await;
     let failed = until_state(&daemon, "only", "failed").await;
@@ -257,7 +266,7 @@ fn archive(folder: &Path) -> String {
     std::fs::create_dir(&tree).expect("a folder");
     std::fs::write(tree.join("CMakeLists.txt"), "project(llama)\n").expect("a file");
     let archive = folder.join("llama.cpp.tar");
-    let mut tar = std::process::Command::new("tar");
+    let mut tar = Command::new("tar");
     let packed = tar.arg("-C").arg(folder).arg("-cf").arg(&archive).arg("llama.cpp").status();
     assert!(packed.expect("tar runs").success());
     archive.display().to_string()
