@@ -274,5 +274,5 @@ fn a_wide_address_needs_a_token() {
 fn a_tilde_needs_a_home_directory() {
     let found = problems(load_named("c.toml", POOL, &Variables::new()));
     let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
-    assert_eq!(paths, ["server.data_dir", "catalog.models_dir"]);
+    assert_eq!(paths, ["server.data_dir", "catalog.models_dir", "engines.cache_dir"]);
 }
