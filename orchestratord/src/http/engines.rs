@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use api_types::{
-    DeviceList, DeviceProcess, DeviceStatus, EngineList, ErrorEnvelope, ErrorKind, MigStatus, PreparedEngineRecord,
+    DeviceList, DeviceProcess, DeviceStatus, EngineList, ErrorEnvelope, ErrorKind, MigStatus, PoolState,
+    PreparedEngineRecord,
 };
 use axum::Json;
 use axum::extract::{Path, State};
@@ -36,8 +37,12 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Response {
     })
 }
 
+/// Pools that run an engine or are about to. One that is stopped prepares it anew.
 fn users(app: &App, id: &str) -> Vec<String> {
-    let uses = |pool: &&Arc<crate::pools::Pool>| app.manager.engine_of(&pool.id).as_deref() == Some(id);
+    let uses = |pool: &&Arc<crate::pools::Pool>| {
+        let wants_engine = pool.report().is_some_and(|report| report.state != PoolState::Stopped);
+        wants_engine && app.manager.engine_of(&pool.id).as_deref() == Some(id)
+    };
     app.pools.iter().filter(uses).map(|pool| pool.id.to_string()).collect()
 }
 

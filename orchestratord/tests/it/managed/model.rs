@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// Length of [`Model::Bloated`]. It is hashed, which takes a debug build its time.
+pub(super) const BLOATED_BYTES: u64 = 48 << 20;
+
 /// What a model's file is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Model {
@@ -11,6 +14,8 @@ pub(super) enum Model {
     Large,
     /// A whole model whose context alone takes more memory than any GPU of the reference box has.
     Huge,
+    /// A tiny model by its header, and a large one by its file, which is what the engine takes memory for.
+    Bloated,
     /// A header that breaks off.
     Truncated,
     /// Something else altogether.
@@ -23,7 +28,7 @@ pub(super) enum Model {
 pub(super) fn write(path: &Path, model: Model) {
     let whole = |layers, width| gguf(&path.display().to_string(), layers, width);
     let bytes = match model {
-        Model::Tiny => whole(2, 64),
+        Model::Tiny | Model::Bloated => whole(2, 64),
         Model::Large => whole(64, 65_536),
         Model::Huge => whole(256, 65_536),
         Model::Truncated => whole(2, 64)[..200].to_vec(),
@@ -34,6 +39,11 @@ pub(super) fn write(path: &Path, model: Model) {
         }
     };
     std::fs::write(path, bytes).expect("the model is written");
+    if model == Model::Bloated {
+        // Without blocks on the disk.
+        let file = std::fs::File::options().write(true).open(path).expect("the model is there");
+        file.set_len(BLOATED_BYTES).expect("the file can have holes");
+    }
 }
 
 /// A GGUF file of version 3 with the header of a llama.
