@@ -22,7 +22,11 @@ pub(super) struct Listener {
 /// Hands on events until there are none any more, or nobody listens.
 pub(super) async fn spread(mut events: broadcast::Receiver<DeviceEvent>, listeners: Vec<Listener>) {
     loop {
-        let event = match events.recv().await {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = all_gone(&listeners) => return,
+        };
+        let event = match event {
             Ok(event) => event,
             // What was missed shows in the next look at the devices, which every start takes.
             Err(RecvError::Lagged(_)) => continue,
@@ -32,14 +36,18 @@ pub(super) async fn spread(mut events: broadcast::Receiver<DeviceEvent>, listene
         for listener in &listeners {
             let mask = listener.workshop.mask();
             let concerned = gpu.is_none_or(|gpu| mask.is_none_or(|mask| mask.uses_gpu(gpu)));
-            // A driver that is gone has no engine to lose.
-            if concerned && listener.tells.send(news.clone()).await.is_err() {
-                return;
+            if concerned {
+                // A pool that is not driven any more has no engine to lose.
+                let _ended = listener.tells.send(news.clone()).await;
             }
         }
-        if listeners.iter().all(|listener| listener.tells.is_closed()) {
-            return;
-        }
+    }
+}
+
+/// Waits until no pool is driven any more.
+async fn all_gone(listeners: &[Listener]) {
+    for listener in listeners {
+        listener.tells.closed().await;
     }
 }
 
