@@ -102,7 +102,11 @@ impl HeaderReader {
                 self.feed(&first)
             }
             Kind::Gguf(reader) => reader.feed(bytes).map(|progress| progress.map(|h| Header::Gguf(Box::new(h)))),
-            Kind::Safetensors(reader) => reader.feed(bytes).map(|progress| progress.map(Header::Safetensors)),
+            Kind::Safetensors(reader) => match reader.feed(bytes) {
+                // Nobody has said that it is one.
+                Err(HeaderError::NotThis(_)) => Err(HeaderError::NotThis("GGUF or safetensors")),
+                fed => fed.map(|progress| progress.map(Header::Safetensors)),
+            },
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::journal;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::narrate;
-use crate::pools::{Pools, rate_limit};
+use crate::pools::{Pool, Pools, rate_limit};
 use crate::runner;
 use crate::store::TaskStore;
 use crate::task::{CancelReason, EndedTask, Ending, Task};
@@ -335,7 +335,7 @@ impl App {
             phase: Some(if pool.is_loading() { Phase::Loading } else { Phase::Queued }),
             queue_position: Some(int(outlook.queue_position)),
             predicted_start_ms: Some(long(outlook.predicted_start_ms)),
-            progress: self.models.job(&pool.served().id).filter(|job| job.is_under_way()).and_then(|job| job.share()),
+            progress: self.progress_of(pool),
             ..MetricsFrame::default()
         };
         if !task.transcript().write().passing(EventName::Metrics, &frame) {
@@ -346,6 +346,12 @@ impl App {
         let shortest_ms = self.config.stream.metrics_interval_ms.max(SHORTEST_REPORT_GAP_MS);
         let gap_ms = foreseen_ms.max(crowd_ms).min(LONGEST_REPORT_GAP_MS).max(shortest_ms);
         self.alarms.set(task.id(), Alarm::Report, now_ms + gap_ms);
+    }
+
+    /// Share of what is done to bring a pool's engine up: by its manager, else of the download of its model.
+    fn progress_of(&self, pool: &Pool) -> Option<f64> {
+        let managed = pool.report().and_then(|report| report.activity).and_then(|(_, share)| share);
+        managed.or_else(|| self.models.job(&pool.served().id).filter(|job| job.is_under_way())?.share())
     }
 
     /// Somebody has stopped following the task's stream before its end. Batch tasks run without a reader.

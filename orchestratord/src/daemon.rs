@@ -134,7 +134,7 @@ fn open_manager(config: &Config, models: &Models) -> anyhow::Result<Manager> {
     let catalog = FsEngineCatalog::open(config.server.data_dir.join("catalog"))
         .context("cannot open the catalog of engines (server.data_dir)")?;
     let setup = Setup::new(config, Arc::clone(models.web()), Arc::new(catalog), Host::of_process());
-    Manager::open(config, setup, GuardProgram::own()).context("cannot open the managed pools")
+    Manager::open(config, setup, &GuardProgram::own()).context("cannot open the managed pools")
 }
 
 /// Takes up what an earlier life of the daemon has left undone, in the order in which it was accepted.

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use api_types::{
-    Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, PoolState, ReplicaId, TaskId,
-    TaskRequest, Verification,
+    Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, PoolState, ReloadState, ReloadStatus,
+    ReplicaId, TaskId, TaskRequest, Verification,
 };
 use artifact_store::{PutError, ReadError};
 use catalog_core::{CatalogError, Digest};
@@ -299,6 +299,30 @@ pub fn pool_state(pool: &Pool, report: &PoolReport) {
         (PoolState::Stopped, Some(error)) => narrate_as(format_args!("pool {id} is stopped after a failure: {error}")),
         (PoolState::Ready, _) => narrate_as(format_args!("pool {id} serves {}", report.model)),
         (state, _) => narrate_as(format_args!("pool {id} is {state} with {}", report.model)),
+    }
+}
+
+/// How the reload of a pool stands.
+pub fn reload(pool: &Pool, reload: &ReloadStatus) {
+    let served = pool.served();
+    let level = if reload.state == ReloadState::RolledBack { Level::WARN } else { Level::INFO };
+    let (id, new, old) = (&pool.id, &reload.new_model_ref, &reload.old_model_ref);
+    let narrate_as = |human: std::fmt::Arguments<'_>| {
+        let narration = Narration::new(Actor::PoolManager, "reload", human);
+        let narration = about_pool(pool, &served, &pool.replicas()[0].id, narration);
+        narrate(level, &Narration { last_error: reload.error.as_deref(), ..narration });
+    };
+    match (reload.state, &reload.error) {
+        (ReloadState::Staging, _) => narrate_as(format_args!("pool {id} is to serve {new} instead of {old}")),
+        (ReloadState::Draining, _) => {
+            narrate_as(format_args!("pool {id} has {new} and lets its tasks come to their end"))
+        }
+        (ReloadState::Starting, _) => narrate_as(format_args!("pool {id} starts with {new}")),
+        (ReloadState::Done, _) => narrate_as(format_args!("pool {id} serves {new} instead of {old}")),
+        (ReloadState::RolledBack, error) => {
+            let error = error.as_deref().unwrap_or("it failed");
+            narrate_as(format_args!("pool {id} stays with {old}, because of {new}: {error}"));
+        }
     }
 }
 

@@ -350,7 +350,7 @@ impl Pool {
         }
         let health = PoolHealth {
             live: self.replicas.iter().any(|replica| replica.known().live),
-            ready: self.is_ready() && barred.is_none(),
+            ready: self.is_ready() && barred.is_none() && !view.snapshot.draining,
             draining: view.snapshot.draining || matches!(barred, Some(Barred::Retired { .. })),
             metrics,
             last_error: barred.map(|why| why.refusal(&served.id).message).or_else(|| self.last_error(app, &scheduler)),

@@ -140,6 +140,12 @@ pub fn discover(library: Option<&Path>) -> Result<Devices, NoDevices> {
 }
 
 impl Devices {
+    /// Whether they are the GPUs of `fake-nvml`, which says so in the driver's version; no driver of NVIDIA's does.
+    #[must_use]
+    pub fn is_simulated(&self) -> bool {
+        self.driver.ends_with(" simulated")
+    }
+
     /// The device with this id.
     #[must_use]
     pub fn by_uuid(&self, uuid: &str) -> Option<&Device> {

@@ -79,6 +79,19 @@ pub fn diagnose_line(text: &str) -> Option<Alarm> {
     Some(Alarm { diagnosis: pattern.cause.diagnosis(text, &Facts::default()), lost })
 }
 
+/// Tells why an engine is lost whose process lives, given the end of its log; `None` if it has not said so.
+#[must_use]
+pub fn diagnose_living(tail: &[Arc<LogLine>]) -> Option<Failure> {
+    let engine = tail.iter().filter(|line| line.source != Source::Note);
+    let lost = engine.filter_map(|line| {
+        let pattern = patterns::find(&line.text)?;
+        (pattern.cause.is_lost() == Some(true)).then_some((pattern, line))
+    });
+    let lost: Vec<_> = lost.collect();
+    let (pattern, line) = lost.iter().find(|(pattern, _)| pattern.weight == Weight::Cause).or_else(|| lost.first())?;
+    Some(pattern.cause.diagnosis(&line.text, &Facts::default()))
+}
+
 /// Whether the line looks like the cause of a failure, or like a symptom.
 pub(crate) fn is_notable(text: &str) -> bool {
     patterns::find(text).is_some()

@@ -761,8 +761,8 @@ impl Machine {
 
     /// Something failed and no process is there.
     fn fail(&mut self, failure: Failure, now_ms: u64, todo: &mut Vec<Action>) {
-        self.failure = Some(failure.clone());
         self.recover(&failure, now_ms, todo);
+        self.failure = Some(failure);
     }
 
     fn recover(&mut self, failure: &Failure, now_ms: u64, todo: &mut Vec<Action>) {

@@ -4,11 +4,11 @@ mod news;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_types::{DoctorCheck, EnginePlan, PoolId};
-use config_schema::{Activation, Config, Pool};
+use config_schema::{Activation, Config, Pool, ProvisioningMode};
 use engine_provisioner::Setup;
 use narration_core::{Actor, Narration, narrate};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +22,7 @@ use crate::orphans;
 use crate::pool::{Driver, Host, PoolHandle, PoolSetup};
 use crate::process::GuardProgram;
 use crate::registry::Registry;
-use crate::workshop::{HostWorkshop, Tools};
+use crate::workshop::{HostWorkshop, Tools, container};
 
 /// Gap between two looks at the GPUs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -38,9 +38,12 @@ pub struct Manager {
     setup: Setup,
     library: Option<PathBuf>,
     run_dir: PathBuf,
+    instance: String,
     /// There is one where there is a pool that needs it.
     monitor: Option<Monitor>,
     drivers: Mutex<JoinSet<()>>,
+    /// Tells the drivers of the devices, as long as there are any.
+    news: Mutex<JoinSet<()>>,
 }
 
 /// One of them.
@@ -79,7 +82,7 @@ impl Manager {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(config: &Config, setup: Setup, guard: GuardProgram) -> Result<Self, OpenError> {
+    pub fn open(config: &Config, setup: Setup, guard: &GuardProgram) -> Result<Self, OpenError> {
         let data_dir = &config.server.data_dir;
         let run_dir = data_dir.join("run");
         let library = config.engines.nvml_library.clone();
@@ -88,10 +91,12 @@ impl Manager {
             true => None,
             false => Some(Monitor::start(library.as_deref(), LOOK).map_err(OpenError::Thread)?),
         };
+        let instance = container::instance_of(data_dir);
         let mut pools = HashMap::new();
         for pool in managed {
             let devices = monitor.as_ref().map_or_else(no_reading, Monitor::state);
-            let tools = Tools { setup: setup.clone(), devices, guard: guard.clone(), run_dir: run_dir.clone() };
+            let (guard, instance) = (guard.clone(), instance.clone());
+            let tools = Tools { setup: setup.clone(), devices, guard, run_dir: run_dir.clone(), instance };
             let (bytes, files) = (config.engines.log_max_bytes.get(), config.engines.log_files.get());
             let files = usize::try_from(files).unwrap_or(usize::MAX);
             let log = EngineLog::open(&data_dir.join("logs"), pool.id.as_str(), bytes, files)?;
@@ -99,7 +104,17 @@ impl Manager {
             pools.insert(pool.id.clone(), Managed { config: pool.clone(), log, workshop });
         }
         let registry = Registry::default();
-        Ok(Self { pools, registry, setup, library, run_dir, monitor, drivers: Mutex::default() })
+        Ok(Self {
+            pools,
+            registry,
+            setup,
+            library,
+            run_dir,
+            instance,
+            monitor,
+            drivers: Mutex::default(),
+            news: Mutex::default(),
+        })
     }
 
     /// Ends what an earlier life has left, begins to drive the pools on the present runtime, and starts those that are to be up.
@@ -107,6 +122,7 @@ impl Manager {
     pub async fn launch(&self, host: &Arc<dyn Host>) -> HashMap<PoolId, PoolHandle> {
         let Some(monitor) = &self.monitor else { return HashMap::new() };
         self.reap().await;
+        self.remove_containers().await;
         let mut handles = HashMap::new();
         let mut listeners = Vec::new();
         for (id, managed) in &self.pools {
@@ -121,10 +137,10 @@ impl Manager {
                 registry: self.registry.clone(),
                 news,
             });
-            self.spawn(driver.run());
+            lock(&self.drivers).spawn(driver.run());
             handles.insert(id.clone(), handle);
         }
-        self.spawn(news::spread(monitor.events(), listeners));
+        lock(&self.news).spawn(news::spread(monitor.events(), listeners));
         handles
     }
 
@@ -138,8 +154,15 @@ impl Manager {
         }
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
+    /// Removes containers of pools that are not in the configuration any more. A configuration without containers is not worth
+    /// asking a runtime for.
+    async fn remove_containers(&self) {
+        let in_containers = |managed: &&Managed| managed.config.mode() == ProvisioningMode::Container;
+        let pools: Vec<_> =
+            self.pools.values().filter(in_containers).map(|managed| managed.config.id.as_str()).collect();
+        if !pools.is_empty() {
+            container::remove_others(self.setup.container_runtime, &self.instance, &pools).await;
+        }
     }
 
     async fn reap(&self) {
@@ -247,9 +270,14 @@ impl Manager {
 
     /// Waits until no pool is driven any more.
     pub async fn ended(&self) {
-        let mut drivers = std::mem::take(&mut *self.drivers.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut drivers = std::mem::take(&mut *lock(&self.drivers));
         while drivers.join_next().await.is_some() {}
+        lock(&self.news).abort_all();
     }
+}
+
+fn lock(tasks: &Mutex<JoinSet<()>>) -> MutexGuard<'_, JoinSet<()>> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Nobody looks at any GPU.

@@ -11,7 +11,7 @@ mod seams;
 use api_types::PoolId;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::driver::{Driver, PoolSetup};
+pub use self::driver::{Driver, MEMORY_BACK, PoolSetup};
 pub use self::report::{Activity, EngineIdentity, PoolReport};
 pub use self::seams::{Engine, Host, Sign, StagedModel, Started, Workshop};
 use crate::failure::Failure;

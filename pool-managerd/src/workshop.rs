@@ -1,5 +1,7 @@
 //! The workshop of this host: NVIDIA's devices, engines that `engine-provisioner` prepares, processes and containers.
 
+mod alarm;
+pub(crate) mod container;
 mod examine;
 mod native;
 mod port;
@@ -7,11 +9,11 @@ mod port;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use api_types::{DeterminismLevel, DoctorCheck, EnginePlan, PoolFault};
 use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
+use container_runtime::Mount;
 use engine_provisioner::{
     Distro, EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, PreparedEngine, Setup,
     StepKind, Tool, command_line, provider_for,
@@ -25,15 +27,16 @@ use tokio_util::sync::CancellationToken;
 use crate::devices::{DeviceMask, Devices, MaskError, NoDevices, Reading};
 use crate::failure::Failure;
 use crate::logs::EngineLog;
-use crate::pool::{Activity, EngineIdentity, StagedModel, Started, Workshop};
+use crate::pool::{Activity, EngineIdentity, MEMORY_BACK, StagedModel, Started, Workshop};
 use crate::process::GuardProgram;
 pub(crate) use examine::{Presence, examine};
 
-/// Longest that a start waits for memory that an engine before it held: drivers give it back a moment after the end.
-const MEMORY_LIMIT: Duration = Duration::from_secs(10);
 /// What is known of a model's need is at most so much above what the engine takes, in percent; only what lacks more than that
 /// surely does not fit.
 const NEED_TOLERANCE_PERCENT: u64 = 15;
+
+/// Names the state of simulated GPUs, for engines that are simulated too.
+const SIMULATION: &str = "FAKE_NVML";
 
 /// What a pool's engine is made of, on this host.
 pub struct HostWorkshop {
@@ -42,6 +45,7 @@ pub struct HostWorkshop {
     devices: watch::Receiver<Reading>,
     guard: GuardProgram,
     run_dir: PathBuf,
+    instance: String,
     log: EngineLog,
     /// What the last look at the devices found, and the engine that was prepared for them.
     mask: Mutex<Option<DeviceMask>>,
@@ -59,14 +63,16 @@ pub struct Tools {
     pub guard: GuardProgram,
     /// Where run files go.
     pub run_dir: PathBuf,
+    /// Under which containers of this data directory are found again.
+    pub instance: String,
 }
 
 impl HostWorkshop {
     /// The workshop of a pool, whose engine's output goes to `log`.
     #[must_use]
     pub fn new(pool: Pool, tools: Tools, log: EngineLog) -> Self {
-        let Tools { setup, devices, guard, run_dir } = tools;
-        Self { pool, setup, devices, guard, run_dir, log, mask: Mutex::default(), prepared: Mutex::default() }
+        let Tools { setup, devices, guard, run_dir, instance } = tools;
+        Self { pool, setup, devices, guard, run_dir, instance, log, mask: Mutex::default(), prepared: Mutex::default() }
     }
 
     /// The devices that the pool was last found to have.
@@ -96,7 +102,7 @@ impl HostWorkshop {
     }
 
     fn provider(&self) -> Result<Box<dyn EngineProvisioner>, Failure> {
-        provider_for(&self.pool, &self.setup).map_err(|error| unprepared(&error))
+        provider(&self.pool, &self.setup, &self.devices.borrow().clone())
     }
 
     fn resolve(&self) -> Result<DeviceMask, Failure> {
@@ -107,20 +113,12 @@ impl HostWorkshop {
         gpus(mask, &self.devices.borrow().clone())
     }
 
-    /// Waits for memory that the engine before has not given back yet. What somebody else holds is not waited for long.
-    async fn await_memory(&self, mask: &DeviceMask, model: &StagedModel) {
-        let until = Instant::now() + MEMORY_LIMIT;
-        let mut readings = self.devices.clone();
-        loop {
-            let reading = readings.borrow_and_update().clone();
-            let Ok(found) = reading.as_ref() else { return };
-            if lacking(mask, found, model, false).is_none() {
-                return;
-            }
-            if timeout_at(until, readings.changed()).await.is_err() {
-                return;
-            }
-        }
+    fn simulation_mounts(&self) -> Option<Vec<Mount>> {
+        simulation_mounts(&self.pool, &self.devices.borrow().clone())
+    }
+
+    fn split(&self) -> Option<&[f32]> {
+        self.pool.tensor_split.as_deref()
     }
 
     fn launch(&self, model: &StagedModel, mask: &DeviceMask, port: u16, served_from: String) -> Launch {
@@ -152,7 +150,22 @@ impl Workshop for HostWorkshop {
         let Some(mask) = self.mask() else { return Ok(()) };
         let reading = self.devices.borrow().clone();
         let Ok(found) = reading.as_ref() else { return Ok(()) };
-        lacking(&mask, found, model, when_empty).map_or(Ok(()), Err)
+        lacking(&mask, found, model, self.split(), when_empty).map_or(Ok(()), Err)
+    }
+
+    async fn await_memory(&self, model: &StagedModel, until: Instant) {
+        let Some(mask) = self.mask() else { return };
+        let mut readings = self.devices.clone();
+        loop {
+            let reading = readings.borrow_and_update().clone();
+            let Ok(found) = reading.as_ref() else { return };
+            if lacking(&mask, found, model, self.split(), false).is_none() {
+                return;
+            }
+            if !matches!(timeout_at(until, readings.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
     }
 
     async fn prepare(&self, activity: &Activity, cancel: &CancellationToken) -> Result<EngineIdentity, Failure> {
@@ -177,26 +190,21 @@ impl Workshop for HostWorkshop {
         let not_ready = |what: &str| Failure::new(PoolFault::SpawnFailed, format!("the {what} is not prepared"));
         let mask = self.mask().ok_or_else(|| not_ready("set of devices"))?;
         let prepared = self.prepared().ok_or_else(|| not_ready("engine"))?;
-        self.await_memory(&mask, model).await;
-        let port = port::choose(&self.pool.provisioning.ports)?;
-        let environment = environment(&prepared, &mask);
-        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
-            .parse()
-            .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
-        let engine = match &prepared.artifact {
+        self.await_memory(model, Instant::now() + MEMORY_BACK).await;
+        let (engine, port) = match &prepared.artifact {
             EngineArtifact::Program(program) => {
+                let port = port::choose(&self.pool.provisioning.ports)?;
+                let environment = environment(&self.pool, &prepared, &mask);
                 let launch = self.launch(model, &mask, port, model.path.display().to_string());
                 let arguments = command_line(&prepared, &launch)
                     .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
-                native::start(self, program, arguments, environment, &prepared, port).await?
+                (native::start(self, program, arguments, environment, &prepared, port).await?, port)
             }
-            EngineArtifact::Image(image) => {
-                return Err(Failure::new(
-                    PoolFault::Unsupported,
-                    format!("{} is an image, and this version starts programs only", image.image),
-                ));
-            }
+            EngineArtifact::Image(image) => container::start(self, &prepared, image, model, &mask).await?,
         };
+        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
+            .parse()
+            .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
         Ok(Started { engine, endpoint })
     }
 }
@@ -218,20 +226,51 @@ fn gpus(mask: &DeviceMask, reading: &Reading) -> Result<Gpus, Failure> {
     Gpus::new(gpus.collect(), driver_cuda).map_err(|error| Failure::new(PoolFault::NoDevice, error.to_string()))
 }
 
+/// What a container must see of GPUs that are simulated; `None` where they are real.
+fn simulation_mounts(pool: &Pool, reading: &Reading) -> Option<Vec<Mount>> {
+    let is_simulated = reading.as_ref().as_ref().is_ok_and(Devices::is_simulated);
+    let state = pool.provisioning.env.get(SIMULATION).map(PathBuf::from);
+    is_simulated.then(|| {
+        let folder = state.and_then(|file| Some(file.parent()?.to_owned()));
+        folder.into_iter().map(|folder| Mount::read_write(folder.clone(), folder)).collect()
+    })
+}
+
+/// How the pool's engine is prepared.
+fn provider(pool: &Pool, setup: &Setup, reading: &Reading) -> Result<Box<dyn EngineProvisioner>, Failure> {
+    let setup = Setup { simulated_gpus: simulation_mounts(pool, reading), ..setup.clone() };
+    provider_for(pool, &setup).map_err(|error| unprepared(&error))
+}
+
 /// What an engine's process gets beside what it inherits: the devices of its pool and no others.
-fn environment(prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
+fn environment(pool: &Pool, prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
+    let passed = passed_on(pool).map(|(name, value)| (name.into(), value.into()));
     let own = prepared.env.iter().map(|(name, value)| (name.into(), value.into()));
     let devices = [
         ("CUDA_VISIBLE_DEVICES".into(), mask.cuda_visible_devices().into()),
         ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into()),
     ];
-    own.chain(devices).collect()
+    passed.chain(own).chain(devices).collect()
+}
+
+/// Variables of our own environment that the pool's engine is to have.
+fn passed_on(pool: &Pool) -> impl Iterator<Item = (&String, String)> {
+    pool.provisioning.env_from.iter().filter_map(|name| Some((name, std::env::var(name).ok()?)))
 }
 
 /// By how much a model does not fit; `None` when it does, as far as that is known.
-pub(crate) fn lacking(mask: &DeviceMask, found: &Devices, model: &StagedModel, when_empty: bool) -> Option<Failure> {
+pub(crate) fn lacking(
+    mask: &DeviceMask,
+    found: &Devices,
+    model: &StagedModel,
+    split: Option<&[f32]>,
+    when_empty: bool,
+) -> Option<Failure> {
     let room = if when_empty { mask.vram_total_bytes() } else { mask.free_now(found)?.iter().sum() };
     let need = model.need_bytes?;
+    if let Some(failure) = split.and_then(|split| lacking_share(mask, split, need, model)) {
+        return Some(failure);
+    }
     if need.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100 <= room {
         return None;
     }
@@ -257,6 +296,34 @@ pub(crate) fn lacking(mask: &DeviceMask, found: &Devices, model: &StagedModel, w
         false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),
     };
     Some(Failure::new(PoolFault::VramExhausted, message).with_fix(fix))
+}
+
+/// Whether a device is given a larger share of the model than it has memory (ORCH-3052.2).
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of an estimate is one, too"
+)]
+fn lacking_share(mask: &DeviceMask, split: &[f32], need: u64, model: &StagedModel) -> Option<Failure> {
+    let whole: f32 = split.iter().sum();
+    mask.devices().iter().zip(split).find_map(|(device, ratio)| {
+        let total = device.vram_total_bytes;
+        let share = (need as f64 * f64::from(ratio / whole)) as u64;
+        let surely = share.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100;
+        (surely > total).then(|| {
+            let message = format!(
+                "tensor_split gives GPU {} {} a share of about {} of {}, and it has {} in all",
+                device.index,
+                device.name,
+                mib(share),
+                model.reference,
+                mib(total)
+            );
+            Failure::new(PoolFault::VramExhausted, message)
+                .with_fix("make its ratio in tensor_split smaller, or leave tensor_split out")
+        })
+    })
 }
 
 fn mib(bytes: u64) -> String {

@@ -1,4 +1,4 @@
-//! Real servers that tests of the model provisioner start: moto as S3, and Docker's registry.
+//! Real servers that tests start: moto as S3, Docker's registry, and container runtimes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ const OCI_REGISTRY: &str = "LLAMA_ORCH_OCI_REGISTRY";
 /// moto with what its S3 and its server need, which is less than its extra `server` brings.
 const PACKAGES: [&str; 3] = ["moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
 
-/// Where the servers are; variables of the environment and their values. Installs moto if needed. The registry is
-/// installed by the system's package manager, or not there.
+/// Where the servers are; variables of the environment and their values. Installs moto if needed. The others
+/// are installed by the system's package manager, or not there.
 pub(crate) fn find() -> anyhow::Result<Vec<(&'static str, OsString)>> {
     let folder = repo::path("target/servers/s3");
     let python =
@@ -26,6 +26,14 @@ pub(crate) fn find() -> anyhow::Result<Vec<(&'static str, OsString)>> {
             "no docker-registry on the PATH: the tests that need one will skip; on Debian and Ubuntu: apt-get install \
              docker-registry"
         ),
+    }
+    for (program, packages) in [("podman", "podman runc catatonit"), ("dockerd", "docker.io")] {
+        if on_path(program).is_none() {
+            eprintln!(
+                "no {program} on the PATH: the tests that run containers with it will skip; on Debian and Ubuntu: apt-get \
+                 install {packages}"
+            );
+        }
     }
     Ok(found)
 }

@@ -338,7 +338,7 @@ fn hostile_headers_are_refused_by_name() {
 
     let json = |json: &str| [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat();
     assert_eq!(refusal(&[u64::MAX.to_le_bytes().as_slice(), b"{"].concat()), Limit("bytes of the header", 32 << 20));
-    assert_eq!(refusal(b"nothing of the kind"), NotThis("safetensors"));
+    assert_eq!(refusal(b"nothing of the kind"), NotThis("GGUF or safetensors"));
     for hostile in [
         r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
         r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,

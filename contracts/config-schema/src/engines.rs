@@ -68,7 +68,7 @@ pub struct Supervision {
     /// Time an engine has to end when it is asked to, in milliseconds; then it is killed.
     pub stop_grace_ms: u64,
     /// Gap between two looks at a ready engine, in milliseconds.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4000))]
     pub probe_interval_ms: u64,
     /// Longest that an engine may take to answer such a look, in milliseconds.
     #[schemars(range(min = 1))]
@@ -112,6 +112,9 @@ impl Default for Supervision {
 }
 
 impl Supervision {
+    /// Longest gap between two looks at an engine: placement does not rely on what is older than five seconds.
+    pub const PROBE_INTERVAL_MAX_MS: u64 = 4000;
+
     /// Time an engine has to become ready with a model of so many bytes.
     #[must_use]
     pub fn start_timeout(&self, model_bytes: u64) -> Duration {

@@ -37,8 +37,8 @@ pub use load::{Loaded, Origin, Overrides, Sources, UnknownKeys};
 pub use pool::{Activation, Admission, Calls, FullPolicy, Pool, PriorityLimits, Queue, Timeouts};
 pub use position::Position;
 pub use provisioning::{
-    Binary, Build, Container, EngineSource, External, MissingTable, Model, Package, Provisioning, ProvisioningMode,
-    SourceBuild,
+    Binary, Build, Container, ContainerNetwork, EngineSource, External, MissingTable, Model, Package, Provisioning,
+    ProvisioningMode, SourceBuild,
 };
 pub use schema::json_schema;
 pub use server::{Log, LogFormat, Server};

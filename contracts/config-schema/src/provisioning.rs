@@ -11,6 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::checked::{Checksum, EngineUrl, RepoUrl};
 
 words! {
+    /// How the container of an engine is reached. Off this machine it is not.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+    ContainerNetwork {
+        /// In a network of its own, with the engine's port on 127.0.0.1.
+        #[default]
+        Loopback = "loopback",
+        /// In the host's network, where the engine listens on 127.0.0.1: for hosts whose containers have no network of their own.
+        Host = "host",
+    }
+}
+
+words! {
     /// How an engine comes to be.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
     ProvisioningMode {
@@ -64,6 +76,9 @@ pub struct Provisioning {
     pub ports: Vec<NonZeroU16>,
     /// Environment of the engine's process.
     pub env: BTreeMap<String, String>,
+    /// Variables of the daemon's environment that the engine gets too, by name: this is how secrets reach it, which do not
+    /// belong into this file. What looks like a secret is otherwise kept from it.
+    pub env_from: Vec<String>,
     /// Further arguments of the engine's program.
     pub flags: Vec<String>,
 }
@@ -173,6 +188,9 @@ pub struct Container {
     /// Its digest: `sha256:` and 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Checksum>,
+    /// How it is reached.
+    #[serde(default)]
+    pub network: ContainerNetwork,
 }
 
 /// `[pools.provisioning.package]`; needs `allow_package_installs`.

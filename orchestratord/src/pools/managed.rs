@@ -181,6 +181,11 @@ impl Pool {
         *self.served.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(Served::new(model));
     }
 
+    /// Whether what its engine says of itself is news: not while whoever runs it brings it up or takes it down, and says so.
+    pub(super) fn is_watched(&self) -> bool {
+        self.report().is_none_or(|report| report.state == PoolState::Ready)
+    }
+
     /// How a managed pool stands.
     pub fn report(&self) -> Option<PoolReport> {
         Some(self.managed.get()?.report())
@@ -215,10 +220,10 @@ impl Pool {
 
     /// Tells log and metrics what has become of its engine.
     fn tell_of_change(&self, app: &App, report: &PoolReport) {
-        let before = std::mem::replace(
-            &mut *self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-            Some(report.clone()),
-        );
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = told.replace(report.clone());
+        drop(told);
+        self.tell_of_reload(before.as_ref(), report);
         let before_state = before.as_ref().map(|before| before.state);
         if before_state == Some(report.state) && before.as_ref().is_some_and(|before| before.failure == report.failure)
         {
@@ -236,5 +241,14 @@ impl Pool {
         let restarts_before = before.map_or(0, |before| before.restarts);
         app.metrics.restarted(self.id.as_str(), report.restarts.saturating_sub(restarts_before));
         narrate::pool_state(self, report);
+    }
+
+    /// Tells the log what has become of a reload.
+    fn tell_of_reload(&self, before: Option<&PoolReport>, report: &PoolReport) {
+        let Some(reload) = &report.reload else { return };
+        let known = before.and_then(|before| before.reload.as_ref());
+        if known != Some(reload) {
+            narrate::reload(self, reload);
+        }
     }
 }

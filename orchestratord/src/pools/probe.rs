@@ -144,7 +144,10 @@ impl Pool {
             known.series.gauges(true, 0, |_| 0);
             known.series = app.metrics.pool(self.config.engine, &version, self.id.as_str(), replica.id.as_str());
             narrate::pool_ready(self, replica, &version);
-        } else if news && let Some(error) = &known.last_error {
+        } else if news
+            && self.is_watched()
+            && let Some(error) = &known.last_error
+        {
             narrate::pool_unready(self, replica, error);
         }
         let props = known.props.clone().unwrap_or_default();

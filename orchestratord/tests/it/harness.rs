@@ -36,6 +36,7 @@ pub(crate) struct Daemon {
     addr: SocketAddr,
     dir: TempDir,
     config: String,
+    environment: Vec<(String, String)>,
     http: reqwest::Client,
 }
 
@@ -52,7 +53,8 @@ impl Daemon {
         // A second call finds it installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { child, addr, dir, config: config.to_owned(), http }
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { child, addr, dir, config: config.to_owned(), environment, http }
     }
 
     /// Kills it as a crash would, without a chance to tidy up.
@@ -61,10 +63,11 @@ impl Daemon {
         self.child.0.wait().expect("the child can be waited for");
     }
 
-    /// Starts it again after its end: the same directory, the same configuration.
+    /// Starts it again after its end: the same directory, configuration and environment.
     pub(crate) async fn start_again(&mut self) {
         std::fs::remove_file(self.dir.path().join("port")).expect("its last life wrote it");
-        (self.child, self.addr) = spawn(&self.dir, &self.config, &[]).await;
+        let environment: Vec<_> = self.environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+        (self.child, self.addr) = spawn(&self.dir, &self.config, &environment).await;
     }
 
     /// A daemon with one pool `gpu0` in front of `engine`, ready.

@@ -17,6 +17,7 @@ mod harness;
 mod history;
 mod journal;
 mod liveness;
+mod managed;
 mod placement;
 mod queue;
 mod real_engine;

@@ -47,25 +47,6 @@ async fn a_port_in_use_is_named() {
     assert!(said.contains(&addr) && said.contains("ORCHD_ADDR"), "{said}");
 }
 
-/// DESIGN section 5: an engine we would have to start needs more than this version has; the pool says so, the daemon runs.
-#[tokio::test]
-async fn a_managed_pool_says_what_is_missing() {
-    let managed = r#"
-        [server]
-        bind = "127.0.0.1:0"
-        [[pools]]
-        id = "gpu0"
-        engine = "llamacpp"
-        model = "m"
-        devices = [0]
-        provisioning = { mode = "source", source = { repo = "https://example.org/llama.cpp", ref = "b1" } }
-    "#;
-    let daemon = Daemon::start(managed).await;
-    let health = daemon.json("/v1/pools/gpu0/health").await;
-    assert_eq!(health["ready"], false);
-    assert!(health["last_error"].as_str().is_some_and(|error| error.contains("external")), "{health}");
-}
-
 /// `--version` names the interface's version too.
 #[test]
 fn the_version_names_the_interface() {

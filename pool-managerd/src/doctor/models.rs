@@ -105,11 +105,13 @@ async fn here(
         bytes: 0,
         need_bytes: Some(need_bytes),
     };
-    if let Some(failure) = lacking(&mask, found, &model, true) {
+    if let Some(failure) = lacking(&mask, found, &model, pool.tensor_split.as_deref(), true) {
         return failed(NAME, Some(&pool.id), &failure);
     }
     // What a running engine holds is its own.
-    let lacks = (presence == Presence::Down).then(|| lacking(&mask, found, &model, false)).flatten();
+    let lacks = (presence == Presence::Down)
+        .then(|| lacking(&mask, found, &model, pool.tensor_split.as_deref(), false))
+        .flatten();
     match lacks {
         Some(failure) => warned(NAME, Some(&pool.id), &failure),
         None => passed(NAME, Some(&pool.id), format!("{shown}, needs about {} MiB of GPU memory", need_bytes >> 20)),

@@ -156,7 +156,7 @@ fn a_start_has_time_as_long_as_it_gets_on() {
     let window = 1000 + 10 * 100;
     assert_eq!(story.machine.wakes_at_ms(), Some(started + window));
     for _ in 0..100 {
-        if story.after(window - 1) != [] {
+        if !story.after(window - 1).is_empty() {
             break;
         }
         story.on(Event::Progress(1));

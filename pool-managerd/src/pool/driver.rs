@@ -27,6 +27,9 @@ const SPAWN_LIMIT: Duration = Duration::from_secs(120);
 /// Longest that looking at the devices may take.
 const DEVICES_LIMIT: Duration = Duration::from_secs(30);
 
+/// Longest that memory is waited for that an engine held: the devices' driver gives it back a moment after its end.
+pub const MEMORY_BACK: Duration = Duration::from_secs(10);
+
 /// What a driver needs.
 pub struct PoolSetup {
     /// The pool.
@@ -54,6 +57,8 @@ pub struct Driver {
     nudges: mpsc::Receiver<()>,
     report: watch::Sender<PoolReport>,
     engine: Option<RunningEngine>,
+    /// When the last engine ended.
+    ended_at: Option<Instant>,
     identity: Option<EngineIdentity>,
     /// The models that were staged and may be started: the one that serves, and the one of a reload.
     staged: Vec<StagedModel>,
@@ -109,6 +114,7 @@ impl Driver {
             nudges,
             report,
             engine: None,
+            ended_at: None,
             identity: None,
             staged: Vec::new(),
             activity: Activity::default(),
@@ -175,6 +181,7 @@ impl Driver {
             }
             Woken::Sign(Sign::Ended(failure)) => {
                 let of = self.engine.take().map_or(ticket, |running| running.ticket);
+                self.ended_at = Some(Instant::now());
                 self.probe = None;
                 self.tell(Event::Exited(of, failure)).await;
             }
@@ -228,7 +235,16 @@ impl Driver {
             }
             Action::Stage { ticket, model } => {
                 let (activity, cancel) = (self.activity.clone(), self.cancel.clone());
-                self.work.spawn(async move { Done::Staged(ticket, host.stage(&id, &model, &activity, &cancel).await) });
+                let workshop = Arc::clone(&self.setup.workshop);
+                let memory_back = self.ended_at.filter(|_| self.engine.is_none()).map(|ended| ended + MEMORY_BACK);
+                self.work.spawn(async move {
+                    let staged = host.stage(&id, &model, &activity, &cancel).await;
+                    if let (Ok(staged), Some(until)) = (&staged, memory_back) {
+                        activity.set("waiting for the memory of the engine before", None);
+                        workshop.await_memory(staged, until).await;
+                    }
+                    Done::Staged(ticket, staged)
+                });
             }
             Action::Prepare(ticket) => {
                 self.activity.set("looking for the engine", None);

@@ -81,7 +81,10 @@ fn reload_status(reload: &Reload) -> ReloadStatus {
 
 /// What long work says of itself while it goes on. Cloning shares it.
 #[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<Option<(String, Option<f64>)>>>);
+pub struct Activity(Arc<Mutex<Option<Doing>>>);
+
+/// What is being done, and the share of it that is done.
+type Doing = (String, Option<f64>);
 
 impl Activity {
     /// What is being done, and the share of it that is done, 0 to 1, where that can be told.
@@ -96,7 +99,7 @@ impl Activity {
 
     /// What it said last.
     #[must_use]
-    pub fn get(&self) -> Option<(String, Option<f64>)> {
+    pub fn get(&self) -> Option<Doing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use api_types::PoolId;
 use async_trait::async_trait;
 use config_schema::EngineUrl;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Activity, EngineIdentity, PoolReport};
@@ -39,6 +40,10 @@ pub trait Workshop: Send + Sync + 'static {
     /// # Errors
     /// By how much it does not.
     fn check_fit(&self, model: &StagedModel, when_empty: bool) -> Result<(), Failure>;
+
+    /// Waits until a model fits the devices as they are, or until then: what an engine held that has just ended comes back a moment
+    /// later.
+    async fn await_memory(&self, model: &StagedModel, until: Instant);
 
     /// Makes the engine present. Dropping the future, or `cancel`, stops the work.
     ///

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use config_schema::{EngineUrl, Supervision};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,21 +62,24 @@ struct Truth {
 }
 
 #[derive(Clone)]
-struct Sim(Arc<Mutex<World>>);
+struct Sim(Arc<Mutex<World>>, Arc<Notify>);
 
 impl Sim {
     fn new(seed: u64, flaws: Flaws) -> Self {
-        Self(Arc::new(Mutex::new(World {
-            rng: SmallRng::seed_from_u64(seed),
-            flaws,
-            model: "old".to_owned(),
-            engine: None,
-            spawned: 0,
-            takes_tasks: false,
-            open: false,
-            early: Vec::new(),
-            news: None,
-        })))
+        Self(
+            Arc::new(Mutex::new(World {
+                rng: SmallRng::seed_from_u64(seed),
+                flaws,
+                model: "old".to_owned(),
+                engine: None,
+                spawned: 0,
+                takes_tasks: false,
+                open: false,
+                early: Vec::new(),
+                news: None,
+            })),
+            Arc::default(),
+        )
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -124,6 +127,10 @@ impl Workshop for Sim {
 
     fn check_fit(&self, _: &StagedModel, _: bool) -> Result<(), Failure> {
         Ok(())
+    }
+
+    async fn await_memory(&self, _: &StagedModel, _: Instant) {
+        self.some_time(500).await;
     }
 
     async fn prepare(&self, activity: &Activity, _: &CancellationToken) -> Result<EngineIdentity, Failure> {
@@ -193,12 +200,14 @@ impl Engine for SimEngine {
         if let Some(truth) = &mut self.sim.world().engine {
             truth.terminated = true;
         }
+        self.sim.1.notify_waiters();
     }
 
     fn kill(&mut self) {
         if let Some(truth) = &mut self.sim.world().engine {
             truth.killed = true;
         }
+        self.sim.1.notify_waiters();
     }
 
     fn progress(&self) -> u64 {
@@ -207,6 +216,7 @@ impl Engine for SimEngine {
 
     async fn sign(&mut self, _: bool) -> Sign {
         loop {
+            let told = self.sim.1.notified();
             let truth = self.sim.world().engine.clone().expect("an engine is watched as long as it is there");
             let ends = truth.killed
                 || (truth.terminated && !truth.ignores_sigterm)
@@ -215,7 +225,10 @@ impl Engine for SimEngine {
                 self.sim.world().engine = None;
                 return Sign::Ended(Failure::new(PoolFault::Crashed, "it ended"));
             }
-            sleep(Duration::from_millis(5)).await;
+            match truth.dies_at {
+                Some(at) => drop(timeout_at(at, told).await),
+                None => told.await,
+            }
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use api_types::{DoctorCheck, PoolId};
 use config_schema::Pool;
-use engine_provisioner::{Setup, provider_for};
+use engine_provisioner::Setup;
 
-use super::{gpus, mib, port, resolve, unprepared};
+use super::{gpus, mib, port, provider, resolve};
 use crate::devices::{DeviceMask, MaskedDevice, Reading};
 use crate::doctor::{failed, passed};
 
@@ -26,9 +26,9 @@ pub(crate) async fn examine(pool: &Pool, setup: &Setup, reading: &Reading, prese
         Err(failure) => failed("devices", id, failure),
     }];
     let gpus = resolved.ok().and_then(|mask| gpus(&mask, reading).ok());
-    match provider_for(pool, setup) {
+    match provider(pool, setup, reading) {
         Ok(provider) => checks.extend(provider.preflight(gpus.as_ref()).await),
-        Err(error) => checks.push(failed("engine", id, &unprepared(&error))),
+        Err(failure) => checks.push(failed("engine", id, &failure)),
     }
     if presence == Presence::Down
         && let Err(failure) = port::choose(&pool.provisioning.ports)

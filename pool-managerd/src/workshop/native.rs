@@ -9,8 +9,9 @@ use engine_provisioner::PreparedEngine;
 use tokio::sync::watch;
 
 use super::HostWorkshop;
+use super::alarm::LostAlarm;
 use crate::devices::Reading;
-use crate::diagnose::{Alarm, Facts, Phase, diagnose};
+use crate::diagnose::{Facts, Phase, diagnose};
 use crate::failure::Failure;
 use crate::logs::EngineLog;
 use crate::pool::{Engine, Sign};
@@ -42,7 +43,7 @@ pub(super) async fn start(
     };
     let process = spawn(&workshop.guard, spec).await.map_err(|error| not_started(&error))?;
     let facts = Facts { engine: name, port: Some(port) };
-    let alarm = log.alarm();
+    let alarm = LostAlarm::new(&log);
     Ok(Box::new(NativeEngine { process, log, facts, alarm, devices: workshop.devices.clone() }))
 }
 
@@ -51,7 +52,7 @@ struct NativeEngine {
     process: EngineProcess,
     log: EngineLog,
     facts: Facts,
-    alarm: watch::Receiver<Option<Alarm>>,
+    alarm: LostAlarm,
     devices: watch::Receiver<Reading>,
 }
 
@@ -81,22 +82,12 @@ impl Engine for NativeEngine {
 
     async fn sign(&mut self, loading: bool) -> Sign {
         let phase = if loading { Phase::Loading } else { Phase::Serving };
-        let lost = async {
-            match self.alarm.wait_for(|alarm| alarm.as_ref().is_some_and(|alarm| alarm.lost)).await {
-                Ok(alarm) => alarm.as_ref().map(|alarm| alarm.diagnosis.clone()),
-                Err(_) => None,
-            }
-        };
         tokio::select! {
             biased;
             ended = self.process.exited() => {
                 Sign::Ended(diagnose(phase, &ended, &self.log.tail(), &self.facts))
             }
-            Some(diagnosis) = lost => {
-                // It is told once: what it says afterwards changes nothing.
-                self.alarm.mark_unchanged();
-                Sign::Lost(diagnosis)
-            }
+            diagnosis = self.alarm.lost() => Sign::Lost(diagnosis),
         }
     }
 }

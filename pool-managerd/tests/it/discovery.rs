@@ -23,7 +23,8 @@ fn look(fake: &FakeNvml) -> Devices {
 fn the_reference_box() {
     let (_folder, fake) = fake(&State::reference_box());
     let found = look(&fake);
-    assert_eq!((found.driver.as_str(), found.cuda, found.failed.len()), ("575.64.05", Some((12, 9)), 0));
+    assert_eq!((found.driver.as_str(), found.cuda, found.failed.len()), ("575.64.05 simulated", Some((12, 9)), 0));
+    assert!(found.is_simulated(), "containers must not be given device nodes that are not there");
     let [large, small] = &found.devices[..] else { panic!("two GPUs: {found:?}") };
     assert_eq!((large.index, large.name.as_str()), (0, "NVIDIA GeForce RTX 3090"));
     assert_eq!((small.index, small.name.as_str()), (1, "NVIDIA GeForce RTX 3060"));

@@ -111,6 +111,14 @@ impl Record {
         Some(record)
     }
 
+    /// Forgets the engine in a folder, and says where its program was.
+    pub(crate) fn forget(folder: &Path) -> Option<PathBuf> {
+        let place = folder.join(RECORD);
+        let record: Option<Self> = read_json(&place);
+        let _ = fs::remove_file(place);
+        record.map(|record| record.program(folder))
+    }
+
     pub(crate) fn program(&self, folder: &Path) -> PathBuf {
         folder.join(&self.program)
     }

@@ -54,7 +54,12 @@ impl<'a> Checks<'a> {
                 let fix = first.fix(&self.host.distro);
                 self.fail(
                     first.as_str(),
-                    EngineError::MissingTools { tools: vec![first], needed_for: needed_for.to_owned(), fix },
+                    EngineError::MissingTools {
+                        tools: vec![first],
+                        needed_for: needed_for.to_owned(),
+                        looked_at: Vec::new(),
+                        fix,
+                    },
                 );
             }
         }
@@ -114,9 +119,9 @@ impl<'a> Checks<'a> {
             match outcome {
                 Outcome::Pass(_) => {}
                 Outcome::Warn(detail, fix) => tracing::warn!(pool_id = %self.pool, check = name, fix, "{detail}"),
-                Outcome::Fail(EngineError::MissingTools { needed_for, .. }) if missing.len() > 1 => {
+                Outcome::Fail(EngineError::MissingTools { needed_for, looked_at, .. }) if missing.len() > 1 => {
                     let fix = fix_for(host, &missing);
-                    return Err(EngineError::MissingTools { tools: missing, needed_for, fix });
+                    return Err(EngineError::MissingTools { tools: missing, needed_for, looked_at, fix });
                 }
                 Outcome::Fail(error) => return Err(error),
             }

@@ -27,8 +27,12 @@ const OURS: &[(&str, &str)] = &[
     ("LLAMA_BUILD_EXAMPLES", "OFF"),
     ("LLAMA_BUILD_SERVER", "ON"),
     ("LLAMA_BUILD_TESTS", "OFF"),
+    ("LLAMA_BUILD_UI", "OFF"),
     // Models are fetched by llama-orch, and the server needs no client for it.
     ("LLAMA_CURL", "OFF"),
+    ("LLAMA_OPENSSL", "OFF"),
+    // Builds fetch nothing by themselves.
+    ("LLAMA_USE_PREBUILT_UI", "OFF"),
 ];
 
 /// Former names of definitions. Source: `llama_option_depr` in llama.cpp's `CMakeLists.txt`.
@@ -101,6 +105,16 @@ impl Definitions {
         }
     }
 
+    /// Adds what the server shall say that it was built from: without a history it could not know.
+    pub(crate) fn identify(&mut self, reference: &str, commit: Option<&str>) {
+        let number = reference.strip_prefix('b').filter(|number| number.parse::<u32>().is_ok());
+        for (name, value) in [("LLAMA_BUILD_NUMBER", number), ("LLAMA_BUILD_COMMIT", commit)] {
+            if let Some(value) = value {
+                self.all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+            }
+        }
+    }
+
     /// Whether the pool has said which host compiler CUDA uses, or that any will do.
     pub(crate) fn names_host_compiler(&self) -> bool {
         let any = |name: &str| self.all.get(name).is_some_and(|flags| flags.contains("allow-unsupported-compiler"));
@@ -114,11 +128,9 @@ impl Definitions {
 
     /// What makes this build differ from a usual one, for its version (LO-ENG-11): everything but ours and the places of this host.
     pub(crate) fn telling(&self) -> String {
-        let is_usual = |name: &str, value: &str| {
-            name != "GGML_CUDA" && OURS.contains(&(name, value))
-                || value.starts_with('/')
-                || self.other.is_empty() && name.is_empty()
-        };
+        let is_ours = |name: &str, value: &str| name != "GGML_CUDA" && OURS.contains(&(name, value));
+        let is_identity = |name: &str| matches!(name, "LLAMA_BUILD_NUMBER" | "LLAMA_BUILD_COMMIT");
+        let is_usual = |name: &str, value: &str| is_ours(name, value) || is_identity(name) || value.starts_with('/');
         let named = self.all.iter().filter(|(name, value)| !is_usual(name, value));
         let words = named.map(|(name, value)| format!("{name}={value}")).chain(self.other.iter().cloned());
         words.collect::<Vec<_>>().join(",")
@@ -291,15 +303,19 @@ pub(crate) fn diagnose(lines: &[String]) -> Option<Diagnosis> {
 /// Lines that are told of a failure.
 const TOLD: usize = 4;
 
-/// The lines that tell what went wrong, or the last ones.
+/// Lines that look like an error and tell nothing.
+const IDLE: &[&str] = &["warning:", "not a git repository", "errors occurred", "CMakeError.log"];
+
+/// The lines that tell what went wrong, or the last ones. CMake tells it in the line after the one that says where.
 pub(crate) fn last_errors(lines: &[String]) -> String {
     const SIGNS: &[&str] = &["error", "Error", "fatal", "FAILED", "No space left", "Killed"];
-    let plain = |line: &&String| !line.trim().is_empty() && !line.contains("warning:");
-    let telling: Vec<_> =
-        lines.iter().filter(plain).filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).collect();
-    let all: Vec<_> = if telling.is_empty() { lines.iter().filter(plain).collect() } else { telling };
-    let last = all.iter().skip(all.len().saturating_sub(TOLD));
-    last.map(|line| line.trim()).collect::<Vec<_>>().join(" | ")
+    let plain: Vec<_> = lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
+    let plain: Vec<_> = plain.into_iter().filter(|line| !IDLE.iter().any(|idle| line.contains(idle))).collect();
+    let tells = |line: &str| SIGNS.iter().any(|sign| line.contains(sign));
+    let follows = |at: usize| at > 0 && plain[at - 1].starts_with("CMake Error");
+    let telling: Vec<_> = (0..plain.len()).filter(|at| tells(plain[*at]) || follows(*at)).map(|at| plain[at]).collect();
+    let all = if telling.is_empty() { plain } else { telling };
+    all[all.len().saturating_sub(TOLD)..].join(" | ")
 }
 
 #[cfg(test)]

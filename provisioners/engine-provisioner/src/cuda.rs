@@ -57,10 +57,11 @@ impl Cuda {
             }
             return Ok(Self { nvcc: nvcc.clone(), root: root.clone(), version });
         }
-        let looked: Vec<_> = places.iter().map(|(nvcc, _)| nvcc.display().to_string()).collect();
+        let absolute = places.into_iter().map(|(nvcc, _)| nvcc).filter(|nvcc| nvcc.is_absolute());
         Err(EngineError::MissingTools {
             tools: vec![Tool::Nvcc],
-            needed_for: format!("building an engine for NVIDIA GPUs (looked for {})", looked.join(", ")),
+            needed_for: "building an engine for NVIDIA GPUs".to_owned(),
+            looked_at: absolute.collect(),
             fix: Tool::Nvcc.fix(&host.distro),
         })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use api_types::{Engine, PoolFault};
 use catalog_core::{CatalogError, FetchError};
+use container_runtime::{NoRuntime, PullError};
 
 use crate::cmake::Diagnosis;
 use crate::launch::LaunchError;
@@ -23,12 +24,14 @@ pub enum EngineError {
         fix: String,
     },
     /// Programs are not installed.
-    #[error("{} not installed, and {needed_for} needs it", listed(tools))]
+    #[error("{} not installed, and {needed_for} needs {}{}", listed(tools), if tools.len() == 1 { "it" } else { "them" }, places(looked_at))]
     MissingTools {
         /// The programs.
         tools: Vec<Tool>,
         /// What needs them.
         needed_for: String,
+        /// Where they were looked for, beside the path.
+        looked_at: Vec<PathBuf>,
         /// How to install them.
         fix: String,
     },
@@ -131,6 +134,22 @@ pub enum EngineError {
     /// The pool's flags or environment do not do.
     #[error("{0}")]
     Launch(#[from] LaunchError),
+    /// No program that runs containers can be used.
+    #[error("{0}")]
+    NoRuntime(#[source] NoRuntime),
+    /// Containers of this pool would not run.
+    #[error("{what}")]
+    Container {
+        /// What is wrong.
+        what: String,
+        /// The kind of trouble.
+        fault: PoolFault,
+        /// What to do.
+        fix: String,
+    },
+    /// The image could not be brought.
+    #[error("{0}")]
+    Pull(#[source] PullError),
     /// The package manager failed.
     #[error("{command} failed: {detail}")]
     Package {
@@ -176,7 +195,10 @@ impl EngineError {
             Self::Fetch { .. } | Self::Git { .. } | Self::Unpack { .. } => PoolFault::FetchFailed,
             Self::Build { diagnosis: Some(diagnosis), .. } => diagnosis.fault,
             Self::Build { .. } | Self::NoProgram { .. } | Self::Package { .. } => PoolFault::BuildFailed,
-            Self::BadProgram { fault, .. } => *fault,
+            Self::BadProgram { fault, .. } | Self::Container { fault, .. } => *fault,
+            Self::NoRuntime(_) => PoolFault::MissingTool,
+            Self::Pull(PullError::NoSpace { .. }) => PoolFault::DiskFull,
+            Self::Pull(_) => PoolFault::FetchFailed,
             Self::Io { .. } | Self::Catalog(_) => PoolFault::SpawnFailed,
             Self::Canceled => PoolFault::Killed,
         }
@@ -190,7 +212,9 @@ impl EngineError {
             | Self::MissingTools { fix, .. }
             | Self::NoCuda { fix, .. }
             | Self::NotAllowed { fix, .. }
+            | Self::Container { fix, .. }
             | Self::BadProgram { fix, .. } => Some(fix.clone()),
+            Self::NoRuntime(error) => error.tried.first().map(|unusable| unusable.fix.clone()),
             Self::Git { fix, .. } => fix.clone(),
             Self::Launch(error) => Some(error.advice().to_owned()),
             Self::Build { diagnosis: Some(diagnosis), .. } => Some(diagnosis.fix.to_owned()),
@@ -211,6 +235,7 @@ impl EngineError {
             }
             Self::Fetch { .. }
             | Self::Unpack { .. }
+            | Self::Pull(_)
             | Self::Package { .. }
             | Self::Io { .. }
             | Self::Catalog(_)
@@ -235,6 +260,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 fn listed(tools: &[Tool]) -> String {
     let names: Vec<_> = tools.iter().map(|tool| tool.as_str()).collect();
     format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
+}
+
+fn places(looked_at: &[PathBuf]) -> String {
+    let places: Vec<_> = looked_at.iter().map(|path| path.display().to_string()).collect();
+    if places.is_empty() { String::new() } else { format!(" (looked for it on the path and at {})", places.join(", ")) }
 }
 
 fn diagnosed(diagnosis: Option<&Diagnosis>) -> String {

@@ -137,6 +137,7 @@ impl Git<'_> {
         let program = self.host.tool(Tool::Git).ok_or_else(|| EngineError::MissingTools {
             tools: vec![Tool::Git],
             needed_for: "fetching a repository".to_owned(),
+            looked_at: Vec::new(),
             fix: Tool::Git.fix(&self.host.distro),
         })?;
         let run = Run::new(&program, self.environment()).args(SETTINGS.iter().copied()).args(args.iter().copied());

@@ -11,6 +11,7 @@ mod binary;
 mod cache;
 mod checks;
 mod cmake;
+mod container;
 mod cuda;
 mod distro;
 mod error;

@@ -148,12 +148,7 @@ impl PackageProvisioner {
             artifacts: vec![program.display().to_string()],
             created_ms: now_ms(),
         };
-        let catalog = Arc::clone(&self.setup.catalog);
-        let is_new = crate::blocking(move || match catalog.get(&entry.id)? {
-            Some(_) => Ok::<_, EngineError>(false),
-            None => Ok(catalog.put(entry).map(|()| true)?),
-        });
-        if is_new.await? {
+        if self.setup.enter(entry).await? {
             step.begin(StepKind::Register, &id);
         }
         Ok(id)

@@ -17,7 +17,7 @@ use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
 /// Time that programs have to end when they are asked to.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(2);
 /// Time for output that is still on its way when a program has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest line that is told as one.
@@ -184,6 +184,8 @@ impl Group {
         self.signal(Signal::TERM);
         if tokio::time::timeout(GRACE, self.gone()).await.is_err() {
             self.signal(Signal::KILL);
+            // What waits for a disk that does not answer dies when it does.
+            let _ = tokio::time::timeout(GRACE, self.gone()).await;
         }
         let _ = self.leader.wait().await;
     }

@@ -8,6 +8,7 @@ use config_schema::{EngineSource, Pool};
 use tokio_util::sync::CancellationToken;
 
 use crate::binary::BinaryProvisioner;
+use crate::container::ContainerProvisioner;
 use crate::error::EngineError;
 use crate::external::ExternalProvisioner;
 use crate::gpus::Gpus;
@@ -65,10 +66,7 @@ pub fn provider_for(pool: &Pool, setup: &Setup) -> Result<Box<dyn EngineProvisio
         EngineSource::Source(source) => Ok(Box::new(SourceProvisioner::new(pool, wanted, source, setup)?)),
         EngineSource::Binary(binary) => Ok(Box::new(BinaryProvisioner::new(pool, wanted, binary, setup)?)),
         EngineSource::Package(package) => Ok(Box::new(PackageProvisioner::new(pool, wanted, package, setup)?)),
-        EngineSource::Container(_) => Err(EngineError::Unsupported {
-            what: "containers are not run by this build".to_owned(),
-            fix: "choose another mode".to_owned(),
-        }),
+        EngineSource::Container(container) => Ok(Box::new(ContainerProvisioner::new(wanted, container, setup)?)),
         EngineSource::External(_) | EngineSource::Simulated => Ok(Box::new(ExternalProvisioner::new(pool))),
     }
 }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api_types::Engine;
-use catalog_core::EngineCatalogStore;
+use catalog_core::{CatalogError, EngineCatalogStore, EngineEntry};
 use config_schema::{Config, ContainerRuntime, Outbound, Pool};
+use container_runtime::{Detector, Mount};
 use model_provisioner::Web;
 
+use crate::error::EngineError;
 use crate::host::Host;
 
 /// Room that a build of llama.cpp with CUDA for a few kinds of GPUs takes, with some to spare.
@@ -27,6 +29,10 @@ pub struct Setup {
     pub catalog: Arc<dyn EngineCatalogStore>,
     /// Which program runs containers.
     pub container_runtime: ContainerRuntime,
+    /// How it is found.
+    pub containers: Detector,
+    /// What stands for the GPUs in containers where GPUs are a simulation. Only who has loaded the simulation knows.
+    pub simulated_gpus: Option<Vec<Mount>>,
     /// Compilers that run at once; one for each core when unset.
     pub build_jobs: Option<NonZeroU32>,
     /// What may be installed and downloaded.
@@ -52,6 +58,8 @@ impl Setup {
             web,
             catalog,
             container_runtime: config.engines.container_runtime,
+            containers: Detector::default(),
+            simulated_gpus: None,
             build_jobs: config.engines.build_jobs,
             outbound: config.policy.outbound.clone(),
             host,
@@ -66,6 +74,16 @@ impl Setup {
     /// Folders below which things are ours.
     pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.cache_dir).chain(&self.other_dirs).map(PathBuf::as_path)
+    }
+
+    /// Enters an engine into the catalog, unless it is there. Whether it was not.
+    pub(crate) async fn enter(&self, entry: EngineEntry) -> Result<bool, EngineError> {
+        let catalog = Arc::clone(&self.catalog);
+        let is_new = crate::blocking(move || match catalog.get(&entry.id)? {
+            Some(_) => Ok::<_, CatalogError>(false),
+            None => catalog.put(entry).map(|()| true),
+        });
+        Ok(is_new.await?)
     }
 
     pub(crate) fn may_install(&self, pool: &Pool) -> bool {

@@ -176,7 +176,7 @@ impl SourceProvisioner {
     }
 
     async fn prepare(&self, gpus: &Gpus, step: &Step<'_>) -> Result<PreparedEngine, EngineError> {
-        let tools = self.tools(gpus, step).await?;
+        let mut tools = self.tools(gpus, step).await?;
         let source = match self.known().await? {
             Some(source) => source,
             None => {
@@ -184,6 +184,8 @@ impl SourceProvisioner {
                 self.fetch(step).await?
             }
         };
+        let commit = self.archive().is_none().then_some(source.id.as_str());
+        tools.definitions.identify(&self.source.reference, commit);
         let build = Build { provisioner: self, tools: &tools, source: &source, gpus };
         let folder = build.folder();
         let here = folder.clone();
@@ -201,8 +203,8 @@ impl SourceProvisioner {
             }
         };
         let made = Made {
-            version: record.version.clone(),
-            build_ref: record.build_ref.clone(),
+            version: build.version(),
+            build_ref: Some(self.source.reference.clone()),
             digest: Some(record.digest.clone()),
             artifact: EngineArtifact::Program(record.program(&folder)),
             workdir: folder.clone(),
@@ -242,7 +244,14 @@ impl EngineProvisioner for SourceProvisioner {
         let modules = if source.submodules { ", with its submodules" } else { "" };
         let place = self.root.display();
         Steps::of(&self.wanted.pool)
-            .then(StepKind::Check, format!("git, cmake, a compiler and CUDA for the GPUs {}", self.wanted.device_mask))
+            .then(
+                StepKind::Check,
+                format!(
+                    "{}cmake, a compiler and CUDA for the GPUs {}",
+                    if archive { "" } else { "git, " },
+                    self.wanted.device_mask
+                ),
+            )
             .then_if(!archive, StepKind::Clone, || format!("{} at {}{modules}", source.repo, source.reference))
             .then_if(archive, StepKind::Download, || {
                 format!("{} as {}", crate::fetch::shown(source.repo.as_str()), source.reference)

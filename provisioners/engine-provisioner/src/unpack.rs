@@ -324,3 +324,6 @@ pub(crate) fn kind_by_content(path: &Path) -> io::Result<Option<Kind>> {
     file.seek(SeekFrom::Start(257))?;
     Ok((file.read(&mut magic)? == 5 && magic == *b"ustar").then_some(Kind::Tar))
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,7 @@ extern "C" fn nvmlShutdown() -> Return {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) -> Return {
-    status(with_state(|state, _| unsafe { put_text(version, length, &state.driver_version) }))
+    status(with_state(|state, _| unsafe { put_text(version, length, &format!("{} simulated", state.driver_version)) }))
 }
 
 #[unsafe(no_mangle)]

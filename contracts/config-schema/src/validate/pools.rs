@@ -138,6 +138,10 @@ fn supervision(supervision: &Supervision, at: At, findings: &mut Findings) {
             findings.problem(at.key(&format!("supervision.{key}")), "must be greater than 0");
         }
     }
+    if supervision.probe_interval_ms > Supervision::PROBE_INTERVAL_MAX_MS {
+        let what = format!("at most {}, or what is known of the engine is stale", Supervision::PROBE_INTERVAL_MAX_MS);
+        findings.problem(at.key("supervision.probe_interval_ms"), what);
+    }
     if supervision.restart_backoff_ms > supervision.restart_backoff_max_ms {
         let what = format!("must not exceed restart_backoff_max_ms, which is {}", supervision.restart_backoff_max_ms);
         findings.problem(at.key("supervision.restart_backoff_ms"), what);
@@ -216,7 +220,7 @@ fn environment(pool: &Pool, at: At, findings: &mut Findings) {
     for name in pool.provisioning.env.keys() {
         let upper = name.to_ascii_uppercase();
         if ["TOKEN", "SECRET", "PASSWORD", "API_KEY"].iter().any(|word| upper.contains(word)) {
-            let what = "looks like a secret, which does not belong into this file; the engine inherits the daemon's environment";
+            let what = "looks like a secret, which does not belong into this file; name it in `env_from`, and the engine gets the daemon's";
             findings.warning(at.key(&format!("provisioning.env.{name}")), what);
         }
     }

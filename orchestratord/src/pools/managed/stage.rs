@@ -55,7 +55,7 @@ impl App {
         let (path, bytes, info) = looked.await.map_err(|_| {
             Failure::new(PoolFault::ModelUnusable, "reading the model's header panicked; the log says where")
         })?;
-        let info = info.map(Some).or_else(|error| unreadable(engine, &path, error))?;
+        let info = info.map(Some).or_else(|error| unreadable(engine, &path, &error))?;
         let need_bytes = info.and_then(|info| {
             let longest = info.facts.ctx_max.and_then(|longest| u32::try_from(longest).ok());
             let ctx = ctx.map(std::num::NonZeroU32::get).or(longest)?;
@@ -126,11 +126,11 @@ fn unavailable(error: &ErrorEnvelope) -> Failure {
 }
 
 /// Files that cannot be read are no model for an engine that wants to read them itself; others may know more formats than we do.
-fn unreadable<T>(engine: Engine, path: &Path, error: FilesError) -> Result<Option<T>, Failure> {
+fn unreadable<T>(engine: Engine, path: &Path, error: &FilesError) -> Result<Option<T>, Failure> {
     if engine != Engine::Llamacpp {
         return Ok(None);
     }
-    let message = format!("{} cannot be loaded: {}", path.display(), narrate::with_causes(&error));
+    let message = format!("{} cannot be loaded: {}", path.display(), narrate::with_causes(error));
     Err(Failure::new(PoolFault::ModelUnusable, message)
         .with_fix("llama.cpp wants a whole GGUF file; fetch or convert it anew"))
 }

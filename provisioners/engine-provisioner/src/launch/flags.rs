@@ -69,7 +69,9 @@ pub(super) fn parse(table: &'static [Flag], words: &[String]) -> Result<Vec<Give
         let known = find(table, name);
         let mut values: Vec<String> = joined.into_iter().collect();
         let takes = known.map_or(usize::MAX, |flag| usize::from(flag.has_value));
-        while values.len() < takes && words.peek().is_some_and(|next| takes == 1 || !is_flag(table, next)) {
+        // Whatever follows a flag that takes one word is its value, but for a flag that is known.
+        let is_value = |next: &&String| if takes == 1 { find(table, next).is_none() } else { !is_flag(table, next) };
+        while values.len() < takes && words.peek().is_some_and(is_value) {
             values.extend(words.next().cloned());
         }
         let Some(flag) = known else {

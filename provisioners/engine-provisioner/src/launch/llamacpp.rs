@@ -20,6 +20,8 @@ pub(super) const TABLE: Table = Table {
         line("--metrics", Value::Switch, When::Always),
         line("--slots", Value::Switch, When::Always),
         Line { flag: "--no-webui", value: Value::Switch, when: When::Always, versions: Versions::from(&[4304]) },
+        // Templates with tools; later versions have it by default.
+        Line { flag: "--jinja", value: Value::Switch, when: When::Always, versions: Versions::from(&[5000]) },
         line("--no-cont-batching", Value::Switch, When::Strict),
     ],
     flags: &[
@@ -59,6 +61,7 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--metrics"], has_value: false, rule: Rule::Free },
         Flag { names: &["--slots"], has_value: false, rule: Rule::Free },
         Flag { names: &["--no-webui", "--no-ui"], has_value: false, rule: Rule::Free },
+        Flag { names: &["--jinja"], has_value: false, rule: Rule::Free },
         Flag { names: &["--no-cont-batching", "-nocb"], has_value: false, rule: Rule::Free },
         Flag { names: &["--cont-batching", "-cb"], has_value: false, rule: Rule::NotStrict("set `determinism = \"best_effort\"`, or leave it out") },
     ],

@@ -58,11 +58,28 @@ impl Build<'_> {
         self.source.folder.join(format!("build-{}", short(&self.key())))
     }
 
+    /// What it is built from: the reference and the beginning of its commit, or that alone.
+    fn name(&self) -> String {
+        let (id, reference) = (&self.source.id, &self.provisioner.source.reference);
+        let commit = &id[..id.len().min(8)];
+        if id.starts_with(reference.as_str()) { commit.to_owned() } else { format!("{reference}-{commit}") }
+    }
+
+    /// What it is built from, and how (LO-ENG-11). One build can have several names, as its commit can; a pool gets that of its
+    /// own reference, and the catalog has the first one.
+    pub(super) fn version(&self) -> String {
+        format!("{}+{}", self.name(), self.tools.definitions.telling())
+    }
+
     /// Builds. What an earlier try has compiled is not compiled again.
     pub(super) async fn run(&self, lock: &Lock, step: &Step<'_>) -> Result<Record, EngineError> {
         let folder = self.folder();
         std::fs::create_dir_all(&folder).map_err(EngineError::io("create", &folder))?;
         self.tools.definitions.invalidate(&self.source.tree, &folder)?;
+        // A program that was changed after it was built looks newer than what it is built from.
+        if let Some(stale) = Record::forget(&folder) {
+            let _ = std::fs::remove_file(stale);
+        }
         let log = folder.join("build.log");
         self.configure(&folder, &log, lock, step).await?;
         self.compile(&folder, &log, lock, step).await?;
@@ -153,17 +170,10 @@ impl Build<'_> {
         step.begin(StepKind::Version, &text(&program));
         let host = &self.provisioner.setup.host;
         ask_version(wanted.engine, &program, host, self.gpus, step.cancel).await?;
-        let commit = &self.source.id[..self.source.id.len().min(8)];
-        // A reference may be the commit itself.
-        let name = match self.source.id.starts_with(source.reference.as_str()) {
-            true => commit.to_owned(),
-            false => format!("{}-{commit}", source.reference),
-        };
-        let key = self.key();
         let finished = Finished {
-            id: engine_id(wanted.engine, &name, &key),
+            id: engine_id(wanted.engine, &self.name(), &self.key()),
             engine: wanted.engine,
-            version: format!("{name}+{}", self.tools.definitions.telling()),
+            version: self.version(),
             build_ref: Some(source.reference.clone()),
             program,
             build_flags: self.tools.definitions.args(),

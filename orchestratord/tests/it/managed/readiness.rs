@@ -1,0 +1,146 @@
+//! Readiness is a fact: no engine gets a task before it is ready, however it flickers.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::bench::{Bench, ManagedPool};
+use super::history::LONG;
+use crate::harness::Daemon;
+
+/// Runs when nobody says how many; `READINESS_RUNS` does.
+const RUNS: u64 = 25;
+/// Pools that go through their runs at the same time.
+const LANES: u64 = 5;
+
+/// LO-POOL-07, ORCH-3504, ORCH-3048: engines that load for a while, say now and then that they are ready before they are, answer some
+/// probes and not others, and exit when they like, never get a task before they are ready; nor does the daemon think they are.
+#[tokio::test]
+async fn readiness_never_flips_early() {
+    let runs = std::env::var("READINESS_RUNS").map_or(RUNS, |runs| runs.parse().expect("a number"));
+    let mut draw = Draw(0x5EED);
+    let pools = (0..LANES).map(|lane| {
+        let pool = ManagedPool::new(&format!("lane{lane}")).env("MOCK_ENGINE_VRAM_MB", 16);
+        let pool = pool.env("MOCK_ENGINE_LOAD_MS", 80 + 60 * lane).env("MOCK_ENGINE_TOKEN_INTERVAL_MS", 2);
+        let supervision = "restart_backoff_ms = 20\nrestart_backoff_max_ms = 60\ncircuit_restarts = 100000\n\
+                           probe_interval_ms = 100\nprobe_timeout_ms = 1000\nprobe_failures = 2\nstop_grace_ms = 2000"
+            .to_owned();
+        ManagedPool { supervision, faults: faults(&mut draw), ..pool }
+    });
+    let bench = Bench::new(pools.collect());
+    let mut daemon = bench.start().await;
+    let lanes = (0..LANES).map(|lane| {
+        let (bench, daemon, draw) = (&bench, &daemon, Draw(draw.next() ^ lane));
+        async move { run(bench, daemon, &format!("lane{lane}"), runs.div_ceil(LANES), draw).await }
+    });
+    let lives: Vec<(u64, u64)> = futures_util::future::join_all(lanes).await;
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    bench.nothing_left().await;
+    let mut dispatched = 0;
+    for lane in 0..LANES {
+        let pool = format!("lane{lane}");
+        engine_got_nothing_early(&daemon, &pool);
+        dispatched += nothing_was_dispatched_early(&daemon.log(), &pool);
+    }
+    let (starts, done) = lives.iter().fold((0, 0), |sum, life| (sum.0 + life.0, sum.1 + life.1));
+    println!("{starts} lives of engines, {dispatched} tasks given to them, {done} of these done; none of them early");
+    assert!(starts >= runs, "{starts} lives, and {runs} were wanted");
+    assert!(dispatched > 0 && done > 0, "nothing was tested");
+}
+
+/// Small numbers that are the same in every run (`SplitMix64`).
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// What the next life of an engine is like. It is read when a life begins, and when it changes.
+fn faults(draw: &mut Draw) -> Value {
+    let mut faults =
+        vec![json!({"fault": {"flaky": {"seed": draw.below(1 << 32), "early": true}}, "times": 12, "on": "health"})];
+    if draw.below(2) == 0 {
+        faults.push(json!({"fault": {"flaky": {"seed": draw.below(1 << 32)}}, "times": 2}));
+    }
+    match draw.below(4) {
+        0 => faults.push(json!({"fault": {"in_load": {"at_percent": draw.below(100), "end": {"exit": 1}}}})),
+        1 => faults.push(json!({"fault": {"slow_load": {"ms": draw.below(400)}}})),
+        _ => {}
+    }
+    faults.push(json!({"fault": {"in_life": {"after_ms": 100 + draw.below(700), "end": if draw.below(2) == 0 { "killed" } else { "cuda_error" }}}}));
+    json!(faults)
+}
+
+/// Has a pool's engines live and die, with tasks at its door all the time; how many lives there were, and how many tasks were done.
+async fn run(bench: &Bench, daemon: &Daemon, pool: &str, runs: u64, mut draw: Draw) -> (u64, u64) {
+    let begun = std::time::Instant::now();
+    let (mut lives, mut pid, mut done) = (0, Value::Null, 0);
+    while lives <= runs {
+        let health = super::bench::health(daemon, pool).await;
+        if health["pid"].is_i64() && health["pid"] != pid {
+            lives += 1;
+            pid = health["pid"].clone();
+            // The one that lives is struck by its own faults, or by these.
+            bench.set_faults(pool, &faults(&mut draw));
+        }
+        // Queued where it is not refused; what becomes of it is the engine's matter.
+        let answer = daemon.post("/v1/tasks", &bench.task(pool, 4)).await;
+        if answer.status() == 202 {
+            let task: Value = answer.json().await.expect("JSON");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let seen = daemon.look(&task).await;
+            done += u64::from(seen["state"] == "completed");
+        }
+        assert!(
+            begun.elapsed() < LONG * u32::try_from(5 + runs).expect("few"),
+            "{pool} had {lives} lives only: {health:#}"
+        );
+    }
+    (lives, done)
+}
+
+/// The engine itself says when it was asked before it was ready.
+fn engine_got_nothing_early(daemon: &Daemon, pool: &str) {
+    let folder = daemon.data_dir().join("logs");
+    let mut read = 0;
+    for entry in std::fs::read_dir(&folder).expect("the engines' logs") {
+        let path = entry.expect("an entry").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(pool)) {
+            let log = std::fs::read_to_string(&path).expect("the engine's log");
+            read += log.lines().count();
+            let early: Vec<_> = log.lines().filter(|line| line.contains("request before ready")).collect();
+            assert!(early.is_empty(), "{pool}: {early:?}");
+        }
+    }
+    assert!(read > 0, "{pool} has said nothing");
+}
+
+/// In the daemon's own words: tasks go to a pool only between its `ready` and whatever ends that. How many did.
+fn nothing_was_dispatched_early(log: &str, pool: &str) -> usize {
+    let (mut ready, mut dispatched) = (false, 0);
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    for entry in entries.filter(|entry| entry["pool_id"] == pool) {
+        match entry["action"].as_str().unwrap_or_default() {
+            "ready" => ready = true,
+            "unready" | "preparing" | "starting" | "draining" | "stopping" | "backing_off" | "failed" | "stopped" => {
+                ready = false;
+            }
+            "stream_start" => {
+                assert!(ready, "a task went to {pool} while it was not ready: {entry}");
+                dispatched += 1;
+            }
+            _ => {}
+        }
+    }
+    dispatched
+}
