@@ -340,9 +340,10 @@ pub fn no_devices(error: &NoDevices) -> Failure {
     // The message says what happened before the semicolon and what to do after it.
     let text = error.to_string();
     match text.split_once("; ") {
-        Some((what, fix)) if matches!(error, NoDevices::NoLibrary { .. }) => {
+        Some((what, _)) if matches!(error, NoDevices::NoLibrary { .. }) => {
             let install = Tool::Driver.fix(&Distro::of_host());
-            Failure::new(fault, format!("no NVIDIA GPU can be used: {what}")).with_fix(format!("{fix}: {install}"))
+            Failure::new(fault, format!("no NVIDIA GPU can be used: {what}"))
+                .with_fix(format!("{install}; in a container, give it the driver's library"))
         }
         Some((what, fix)) => Failure::new(fault, format!("no NVIDIA GPU can be used: {what}")).with_fix(fix),
         None => Failure::new(fault, text),

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 
-pub(super) use text::problems;
+pub(super) use text::{failures, problems};
 
 /// Looks, and says what it found.
 pub(crate) async fn doctor(connection: &Connection, args: &ConfigArgs, json: bool) -> Result<Exit, Failure> {
@@ -64,7 +64,7 @@ fn configuration(loaded: &Loaded) -> Vec<DoctorCheck> {
             format!("{}: no pools", loaded.origin),
             Some("write one with `llama-orch up --model hf:org/repo/file.gguf`, or see the example below"),
         )],
-        count => vec![doctor::passed("configuration", None, format!("{}: {count} pools", loaded.origin))],
+        count => vec![doctor::passed("configuration", None, format!("{}: {}", loaded.origin, text::pools_of(count)))],
     };
     checks.extend(loaded.warnings.iter().map(|warning| warned(warning.clone(), None)));
     checks

@@ -94,8 +94,12 @@ async fn daemon(loaded: &Loaded, connection: &Connection) -> Result<(Client, Fou
     }
     let report = doctor::examine(loaded, &answer).await;
     eprint!("{}", doctor::problems(&report));
-    if let Some(count) = obstacles(&loaded.config, &report) {
-        let what = format!("{count} checks of this machine failed; nothing was started");
+    if !lets_some_pool_start(&loaded.config, &report) {
+        let count = match doctor::failures(&report) {
+            1 => "1 thing is".to_owned(),
+            count => format!("{count} things are"),
+        };
+        let what = format!("{count} in the way of every pool; nothing was started");
         return Err(Failure::new(Exit::Unfit, what, "mend what is marked with ✗, then `llama-orch up` again"));
     }
     eprintln!("llama-orch: {} checks passed", passed(&report));
@@ -111,14 +115,13 @@ fn passed(report: &DoctorReport) -> usize {
     report.checks.iter().filter(|check| check.outcome == DoctorOutcome::Pass).count()
 }
 
-/// Failed checks, when no pool could start for them.
-fn obstacles(config: &Config, report: &DoctorReport) -> Option<usize> {
+/// Whether the daemon can start, and at least one pool with it.
+fn lets_some_pool_start(config: &Config, report: &DoctorReport) -> bool {
     let failed: Vec<_> = report.checks.iter().filter(|check| check.outcome == DoctorOutcome::Fail).collect();
     // Without a GPU the pools that need one say so themselves; others may do without.
     let for_all = failed.iter().any(|check| check.pool_id.is_none() && !matches!(&*check.name, "driver" | "hardware"));
-    let fails = |id: String| failed.iter().any(|check| check.pool_id.as_ref() == Some(&id));
-    let all_fail = config.pools.iter().all(|pool| fails(pool.id.to_string()));
-    (for_all || all_fail).then_some(failed.len())
+    let can = |id: &str| failed.iter().all(|check| check.pool_id.as_deref() != Some(id));
+    !for_all && config.pools.iter().any(|pool| can(&pool.id.to_string()))
 }
 
 /// Whether the daemon that runs is the configuration's.
