@@ -30,7 +30,7 @@ use crate::app::App;
 use crate::metrics::{Metrics, PoolSeries};
 use crate::models::{Barred, model_id};
 use crate::narrate;
-use crate::wire::int;
+use crate::wire::{int, long};
 
 pub use probe::{failed, tried, watch};
 
@@ -373,7 +373,12 @@ impl Pool {
         let health = self.health(app);
         let scheduler = app.scheduler();
         let snapshot = scheduler.pool(&self.id).expect("the scheduler knows every configured pool").snapshot;
-        let measured = |bytes: i64| (snapshot.vram_total_bytes > 0).then_some(bytes);
+        // Of a managed pool that is not up nobody tells the scheduler anything.
+        let memory = app.manager.memory_of(&self.id);
+        let measured = |now: Option<u64>, told: i64| match now {
+            Some(bytes) => Some(long(bytes)),
+            None => (snapshot.vram_total_bytes > 0).then_some(told),
+        };
         PoolStatus {
             id: self.id.to_string(),
             engine: self.config.engine,
@@ -385,8 +390,8 @@ impl Pool {
             slots_free: snapshot.slots_free,
             queue_depth: snapshot.queued,
             queue_capacity: snapshot.queue_capacity,
-            vram_total_bytes: measured(snapshot.vram_total_bytes),
-            vram_free_bytes: measured(snapshot.vram_free_bytes),
+            vram_total_bytes: measured(memory.as_ref().map(|memory| memory.total_bytes), snapshot.vram_total_bytes),
+            vram_free_bytes: measured(memory.as_ref().map(|memory| memory.free_bytes), snapshot.vram_free_bytes),
             health,
         }
     }
