@@ -15,10 +15,10 @@ use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
 use container_runtime::Mount;
 use engine_provisioner::{
-    Distro, EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, PreparedEngine, Setup,
-    StepKind, Tool, command_line, provider_for,
+    Distro, EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, Listen, PreparedEngine, Setup,
+    StepKind, Tool, command_line, provider_for, serves_sockets,
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -35,6 +35,8 @@ pub(crate) use examine::{Presence, examine};
 /// surely does not fit.
 const NEED_TOLERANCE_PERCENT: u64 = 15;
 
+/// Longest path of a Unix socket. Source: unix(7), `sun_path`.
+const SOCKET_PATH_MAX: usize = 107;
 /// Names the state of simulated GPUs, for engines that are simulated too.
 const SIMULATION: &str = "FAKE_NVML";
 
@@ -117,16 +119,30 @@ impl HostWorkshop {
         simulation_mounts(&self.pool, &self.devices.borrow().clone())
     }
 
+    /// A Unix socket where the engine can and no port is asked for: it costs less, and no other user can reach it. Else a port.
+    fn place_to_listen(&self, prepared: &PreparedEngine) -> Result<Listen, Failure> {
+        let ports = &self.pool.provisioning.ports;
+        let socket = std::path::absolute(self.run_dir.join(format!("{}.sock", self.pool.id))).ok();
+        let socket = socket.filter(|path| ports.is_empty() && path.as_os_str().len() <= SOCKET_PATH_MAX);
+        match socket.filter(|_| serves_sockets(prepared)) {
+            Some(path) => {
+                // What an earlier engine has left there would keep this one from listening.
+                let _absent = std::fs::remove_file(&path);
+                Ok(Listen::Socket(path))
+            }
+            None => Ok(Listen::Tcp((Ipv4Addr::LOCALHOST, port::choose(ports)?).into())),
+        }
+    }
+
     fn split(&self) -> Option<&[f32]> {
         self.pool.tensor_split.as_deref()
     }
 
-    fn launch(&self, model: &StagedModel, mask: &DeviceMask, port: u16, served_from: String) -> Launch {
+    fn launch(&self, model: &StagedModel, mask: &DeviceMask, listen: Listen, served_from: String) -> Launch {
         Launch {
             model: served_from,
             served_name: model.reference.clone(),
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port,
+            listen,
             grpc_port: None,
             metrics_port: None,
             ctx: self.pool.ctx,
@@ -191,18 +207,25 @@ impl Workshop for HostWorkshop {
         let mask = self.mask().ok_or_else(|| not_ready("set of devices"))?;
         let prepared = self.prepared().ok_or_else(|| not_ready("engine"))?;
         self.await_memory(model, Instant::now() + MEMORY_BACK).await;
-        let (engine, port) = match &prepared.artifact {
+        let (engine, endpoint) = match &prepared.artifact {
             EngineArtifact::Program(program) => {
-                let port = port::choose(&self.pool.provisioning.ports)?;
+                let listen = self.place_to_listen(&prepared)?;
+                let endpoint = match &listen {
+                    Listen::Tcp(address) => format!("http://{address}"),
+                    Listen::Socket(path) => format!("unix:{}", path.display()),
+                };
                 let environment = environment(&self.pool, &prepared, &mask);
-                let launch = self.launch(model, &mask, port, model.path.display().to_string());
+                let launch = self.launch(model, &mask, listen.clone(), model.path.display().to_string());
                 let arguments = command_line(&prepared, &launch)
                     .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
-                (native::start(self, program, arguments, environment, &prepared, port).await?, port)
+                (native::start(self, program, arguments, environment, &prepared, listen).await?, endpoint)
             }
-            EngineArtifact::Image(image) => container::start(self, &prepared, image, model, &mask).await?,
+            EngineArtifact::Image(image) => {
+                let (engine, port) = container::start(self, &prepared, image, model, &mask).await?;
+                (engine, format!("http://127.0.0.1:{port}"))
+            }
         };
-        let endpoint: EngineUrl = format!("http://127.0.0.1:{port}")
+        let endpoint: EngineUrl = endpoint
             .parse()
             .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
         Ok(Started { engine, endpoint })

@@ -4,7 +4,7 @@
 //! already. Any other one of the pool is removed before a new one starts.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use container_runtime::{
     ContainerError, ContainerHandle, ContainerSpec, GpuAccess, GpuDevice, LogOptions, LogSource, Mount, Network,
     PortMap, Preference, PulledImage, RunError, Runtime, detect,
 };
-use engine_provisioner::{ImageRef, PreparedEngine, command_line};
+use engine_provisioner::{ImageRef, Listen, PreparedEngine, command_line};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
@@ -120,8 +120,7 @@ impl Plan<'_> {
             ContainerNetwork::Host => (Network::Host, Ipv4Addr::LOCALHOST),
         };
         let (mount, inside) = mounted(&self.model.path)?;
-        let mut launch = workshop.launch(self.model, self.mask, port, inside);
-        launch.host = IpAddr::V4(listens);
+        let launch = workshop.launch(self.model, self.mask, Listen::Tcp((listens, port).into()), inside);
         let command = command_line(self.prepared, &launch)
             .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use api_types::PoolFault;
 use async_trait::async_trait;
-use engine_provisioner::PreparedEngine;
+use engine_provisioner::{Listen, PreparedEngine};
 use tokio::sync::watch;
 
 use super::HostWorkshop;
@@ -24,9 +24,13 @@ pub(super) async fn start(
     arguments: Vec<String>,
     environment: Vec<(OsString, OsString)>,
     prepared: &PreparedEngine,
-    port: u16,
+    listen: Listen,
 ) -> Result<Box<dyn Engine>, Failure> {
     let log = workshop.log.clone();
+    let port = match &listen {
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Socket(_) => None,
+    };
     log.note(&format!("starts {} {}", program.display(), arguments.join(" ")));
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     let spec = ProcessSpec {
@@ -35,14 +39,14 @@ pub(super) async fn start(
         arguments: arguments.into_iter().map(OsString::from).collect(),
         environment,
         work_dir: Some(prepared.workdir.clone()),
-        port: Some(port),
+        port,
         log: log.clone(),
         run_dir: workshop.run_dir.clone(),
         grace: workshop.pool.supervision.stop_grace(),
         oom: OomCounters::default(),
     };
     let process = spawn(&workshop.guard, spec).await.map_err(|error| not_started(&error))?;
-    let facts = Facts { engine: name, port: Some(port) };
+    let facts = Facts { engine: name, port };
     let alarm = LostAlarm::new(&log);
     Ok(Box::new(NativeEngine { process, log, facts, alarm, devices: workshop.devices.clone() }))
 }

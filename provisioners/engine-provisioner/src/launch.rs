@@ -16,14 +16,33 @@ mod vllm;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 
 use api_types::Engine;
 
 use crate::prepared::{EngineArtifact, PreparedEngine};
 use flags::Flag;
 use version::Versions;
+
+/// Where an engine listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On an address and a port.
+    Tcp(SocketAddr),
+    /// On a Unix socket; only for an engine that [`serves_sockets`].
+    Socket(PathBuf),
+}
+
+impl Listen {
+    const fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Socket(_) => None,
+        }
+    }
+}
 
 /// What an engine is started with, beside its own flags.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,9 +52,7 @@ pub struct Launch {
     /// The name under which the engine serves it.
     pub served_name: String,
     /// Where it listens.
-    pub host: IpAddr,
-    /// Where it listens.
-    pub port: u16,
+    pub listen: Listen,
     /// Where Triton speaks gRPC, if it shall.
     pub grpc_port: Option<u16>,
     /// Where Triton has its metrics, if it shall.
@@ -117,6 +134,8 @@ struct Table {
     lines: &'static [Line],
     /// Flags that are known by more than one name, that are ours, or that have rules.
     flags: &'static [Flag],
+    /// Versions whose `--host` may be the path of a Unix socket.
+    sockets: Option<Versions>,
     /// Variables that would do what a flag must not, by the beginning of their names.
     variables: &'static [(&'static str, &'static str)],
 }
@@ -211,6 +230,13 @@ pub fn command_line(engine: &PreparedEngine, launch: &Launch) -> Result<Vec<Stri
     Ok(all)
 }
 
+/// Whether an engine can listen on a Unix socket, which costs less than TCP and which other users of the host cannot reach.
+#[must_use]
+pub fn serves_sockets(engine: &PreparedEngine) -> bool {
+    let sockets = table(engine.engine).ok().and_then(|table| table.sockets);
+    engine.binary_path().is_some() && sockets.is_some_and(|versions| versions.contain(&engine.engine_version))
+}
+
 /// A pool's flags in their normal form: one name for each, no flag twice (LO-ENG-07).
 ///
 /// # Errors
@@ -265,9 +291,12 @@ impl Value {
             Self::Fixed(text) => Some(text.to_owned()),
             Self::Model => Some(launch.model.clone()),
             Self::ServedName => Some(launch.served_name.clone()),
-            Self::Host => Some(launch.host.to_string()),
-            Self::Port => Some(launch.port.to_string()),
-            Self::Address => Some(std::net::SocketAddr::new(launch.host, launch.port).to_string()),
+            Self::Host => Some(match &launch.listen {
+                Listen::Tcp(address) => address.ip().to_string(),
+                Listen::Socket(path) => path.display().to_string(),
+            }),
+            Self::Port => Some(launch.listen.tcp()?.port().to_string()),
+            Self::Address => Some(launch.listen.tcp()?.to_string()),
             Self::GrpcPort => Some(launch.grpc_port?.to_string()),
             Self::MetricsPort => Some(launch.metrics_port?.to_string()),
             Self::Ctx => Some(launch.ctx?.to_string()),

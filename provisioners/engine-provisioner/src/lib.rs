@@ -43,7 +43,7 @@ pub use distro::{Distro, Family};
 pub use error::EngineError;
 pub use gpus::{Gpu, Gpus, NoGpu};
 pub use host::Host;
-pub use launch::{Launch, LaunchError, check_environment, command_line, normalized};
+pub use launch::{Launch, LaunchError, Listen, check_environment, command_line, normalized, serves_sockets};
 pub use plan::StepKind;
 pub use prepared::{EngineArtifact, ImageRef, PreparedEngine};
 pub use progress::{EngineProgress, Silent};

@@ -65,6 +65,8 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--no-cont-batching", "-nocb"], has_value: false, rule: Rule::Free },
         Flag { names: &["--cont-batching", "-cb"], has_value: false, rule: Rule::NotStrict("set `determinism = \"best_effort\"`, or leave it out") },
     ],
+    // Paths that end in `.sock`.
+    sockets: Some(Versions::from(&[5000])),
     variables: &[
         ("LLAMA_ARG_", "set it in the pool's `flags`, where it is checked"),
         ("LLAMA_API_KEY", NO_KEY),

@@ -18,5 +18,6 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--model"], has_value: true, rule: Rule::Free },
         Flag { names: &["--ctx"], has_value: true, rule: Rule::Free },
     ],
+    sockets: None,
     variables: &[],
 };

@@ -38,8 +38,7 @@ fn launch() -> Launch {
     Launch {
         model: "/models/m".to_owned(),
         served_name: "hf:org/m".to_owned(),
-        host: Ipv4Addr::LOCALHOST.into(),
-        port: 9000,
+        listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 9000).into()),
         grpc_port: None,
         metrics_port: None,
         ctx: NonZeroU32::new(4096),
@@ -247,4 +246,16 @@ proptest! {
             prop_assert!(line.iter().filter(|word| *word == flag.names[0]).count() <= 1, "{:?}", line);
         }
     }
+}
+
+/// LO-ENG-08: a server that can listen on a Unix socket is told the socket and no port; an older one, and a container, cannot.
+#[test]
+fn a_socket_takes_the_place_of_the_port() {
+    let new = engine(Engine::Llamacpp, "b6891", "");
+    assert!(serves_sockets(&new));
+    assert!(!serves_sockets(&engine(Engine::Llamacpp, "b4304", "")));
+    assert!(!serves_sockets(&in_container(new.clone())));
+    assert!(!serves_sockets(&engine(Engine::Vllm, "v0.11.0", "")));
+    let line = line_of(&new, &Launch { listen: Listen::Socket("/run/gpu0.sock".into()), ..launch() });
+    assert!(line.contains("--host /run/gpu0.sock") && !line.contains("--port"), "{line}");
 }

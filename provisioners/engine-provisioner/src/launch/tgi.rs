@@ -23,6 +23,7 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--num-shard"], has_value: true, rule: Rule::Free },
         Flag { names: &["--max-total-tokens"], has_value: true, rule: Rule::Free },
     ],
+    sockets: None,
     variables: &[
         ("MODEL_ID", "set the pool's `model`"),
         ("PORT", "set `provisioning.ports`"),

@@ -33,6 +33,7 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--grpc-server-cert"], has_value: true, rule: Rule::Owned(LOOPBACK) },
         Flag { names: &["--model-load-gpu-limit"], has_value: true, rule: Rule::Value(gpu_limit) },
     ],
+    sockets: None,
     variables: &[],
 };
 

@@ -42,6 +42,7 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--no-enable-prefix-caching"], has_value: false, rule: Rule::Free },
         Flag { names: &["--enable-prefix-caching"], has_value: false, rule: Rule::NotStrict("set `determinism = \"best_effort\"`, or leave it out") },
     ],
+    sockets: None,
     variables: &[
         ("VLLM_TARGET_DEVICE", "leave it out; managed engines run on CUDA"),
         ("VLLM_API_KEY", NO_KEY),
