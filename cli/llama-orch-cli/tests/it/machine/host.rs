@@ -107,7 +107,7 @@ impl Host {
              url = \"file://{}\"\nchecksum = \"sha256:{checksum}\"\n",
             self.path("data"),
             self.path("cache"),
-            self.path("models"),
+            self.folder.path(),
             self.path("model.gguf"),
             self.path("faults.json"),
             self.gpus.state_path(),
