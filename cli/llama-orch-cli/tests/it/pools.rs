@@ -89,7 +89,7 @@ async fn waiting_can_be_left() {
     assert!(server.routes().iter().all(|route| !route.contains("stop")));
 }
 
-/// ORCH-3506: an engine's lines come as they are, followed ones until Ctrl-C, which is how that ends.
+/// An engine's lines come as they are, followed ones until Ctrl-C, which is how that ends.
 #[tokio::test]
 async fn logs_are_followed_until_ctrl_c() {
     let held = std::sync::Arc::new(tokio::sync::Notify::new());
