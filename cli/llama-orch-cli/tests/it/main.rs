@@ -5,7 +5,9 @@ mod bench;
 mod command;
 mod explain;
 mod failures;
+mod machine;
 mod models;
+mod pools;
 mod run;
 #[path = "../../../../tools/openapi-client/tests/it/server.rs"]
 mod server;

@@ -185,7 +185,8 @@ fn reloaded(pool: &PoolStatus, state: PoolState, model: &str) -> Outcome {
         (ReloadState::RolledBack, PoolState::Ready) if pool.health.ready => {
             let why = reload.error.as_deref().unwrap_or("the server does not say why");
             let what = format!("pool {} serves {} again: {model} could not be loaded: {why}", pool.id, pool.model);
-            let next = format!("`llama-orch logs {}` shows what its engine has written", pool.id);
+            let next =
+                format!("mend that and reload again; `llama-orch logs {}` shows what its engine has written", pool.id);
             Outcome::Failed(Failure::new(Exit::RolledBack, what, next))
         }
         (ReloadState::RolledBack, PoolState::Failed | PoolState::Stopped) => Outcome::Failed(failure_of(pool)),
@@ -214,7 +215,7 @@ mod tests {
     use super::{Outcome, Wish};
     use crate::exit::Exit;
 
-    fn pool(state: &str, more: Value) -> PoolStatus {
+    fn pool(state: &str, more: &Value) -> PoolStatus {
         let mut health = json!({"live": true, "ready": state == "ready", "draining": state == "draining", "metrics": {}, "state": state});
         let fields = more.as_object().expect("an object");
         health.as_object_mut().expect("an object").extend(fields.clone());
@@ -259,7 +260,7 @@ mod tests {
             (&drain, "ready", json!({}), Err(Exit::PoolFailed)),
         ];
         for (wish, state, more, expected) in rows {
-            assert_eq!(outcome(wish, &pool(state, more.clone())), expected, "{wish:?} {state} {more}");
+            assert_eq!(outcome(wish, &pool(state, &more)), expected, "{wish:?} {state} {more}");
         }
     }
 
@@ -277,8 +278,8 @@ mod tests {
             ("ready", "rolled_back", Err(Exit::RolledBack)),
             ("failed", "rolled_back", Err(Exit::PoolFailed)),
         ] {
-            assert_eq!(outcome(&wish, &pool(state, reload(reload_state))), expected, "{state} {reload_state}");
+            assert_eq!(outcome(&wish, &pool(state, &reload(reload_state))), expected, "{state} {reload_state}");
         }
-        assert_eq!(outcome(&wish, &pool("ready", json!({}))), Err(Exit::PoolFailed), "it was forgotten");
+        assert_eq!(outcome(&wish, &pool("ready", &json!({}))), Err(Exit::PoolFailed), "it was forgotten");
     }
 }
