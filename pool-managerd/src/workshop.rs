@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
 use container_runtime::Mount;
 use engine_provisioner::{
-    Distro, EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, Listen, PreparedEngine, Setup,
-    StepKind, Tool, command_line, provider_for, serves_sockets,
+    Distro, EngineArtifact, EngineError, EngineProgress, EngineProvisioner, Gpu, Gpus, Launch, Listen, PreparedEngine,
+    Setup, StepKind, Tool, command_line, provider_for, serves_sockets,
 };
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

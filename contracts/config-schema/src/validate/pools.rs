@@ -219,7 +219,7 @@ fn image(container: &Container, at: At, findings: &mut Findings) {
 fn environment(pool: &Pool, at: At, findings: &mut Findings) {
     for name in pool.provisioning.env.keys() {
         let upper = name.to_ascii_uppercase();
-        if ["TOKEN", "SECRET", "PASSWORD", "API_KEY"].iter().any(|word| upper.contains(word)) {
+        if ["TOKEN", "SECRET", "PASSWORD", "API_KEY"].iter().any(|word| upper.ends_with(word)) {
             let what = "looks like a secret, which does not belong into this file; name it in `env_from`, and the engine gets the daemon's";
             findings.warning(at.key(&format!("provisioning.env.{name}")), what);
         }
