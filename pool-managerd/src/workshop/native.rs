@@ -1,7 +1,7 @@
 //! Engines as processes of this host.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api_types::PoolFault;
 use async_trait::async_trait;
@@ -27,9 +27,9 @@ pub(super) async fn start(
     listen: Listen,
 ) -> Result<Box<dyn Engine>, Failure> {
     let log = workshop.log.clone();
-    let port = match &listen {
-        Listen::Tcp(address) => Some(address.port()),
-        Listen::Socket(_) => None,
+    let (port, socket) = match listen {
+        Listen::Tcp(address) => (Some(address.port()), None),
+        Listen::Socket(path) => (None, Some(SocketFile(path))),
     };
     log.note(&format!("starts {} {}", program.display(), arguments.join(" ")));
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
@@ -48,7 +48,7 @@ pub(super) async fn start(
     let process = spawn(&workshop.guard, spec).await.map_err(|error| not_started(&error))?;
     let facts = Facts { engine: name, port };
     let alarm = LostAlarm::new(&log);
-    Ok(Box::new(NativeEngine { process, log, facts, alarm, devices: workshop.devices.clone() }))
+    Ok(Box::new(NativeEngine { process, log, facts, alarm, devices: workshop.devices.clone(), _socket: socket }))
 }
 
 /// A running process.
@@ -58,6 +58,16 @@ struct NativeEngine {
     facts: Facts,
     alarm: LostAlarm,
     devices: watch::Receiver<Reading>,
+    _socket: Option<SocketFile>,
+}
+
+/// The socket of an engine, which does not remove it itself. It goes when this is dropped.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _absent = std::fs::remove_file(&self.0);
+    }
 }
 
 #[async_trait]
