@@ -315,7 +315,7 @@ pub fn reload(pool: &Pool, reload: &ReloadStatus) {
     match (reload.state, &reload.error) {
         (ReloadState::Staging, _) => narrate_as(format_args!("pool {id} is to serve {new} instead of {old}")),
         (ReloadState::Draining, _) => {
-            narrate_as(format_args!("pool {id} has {new} and lets its tasks come to their end"))
+            narrate_as(format_args!("pool {id} has {new} and lets its tasks come to their end"));
         }
         (ReloadState::Starting, _) => narrate_as(format_args!("pool {id} starts with {new}")),
         (ReloadState::Done, _) => narrate_as(format_args!("pool {id} serves {new} instead of {old}")),

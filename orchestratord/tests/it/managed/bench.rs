@@ -51,7 +51,7 @@ impl ManagedPool {
     }
 
     /// Also: this in its engine's environment.
-    pub(super) fn env(mut self, name: &str, value: impl ToString) -> Self {
+    pub(super) fn env(mut self, name: &str, value: u64) -> Self {
         self.env.push((name.to_owned(), value.to_string()));
         self
     }

@@ -6,7 +6,6 @@ mod rows;
 mod table;
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::time::Duration;
 
 use fake_nvml::claims::Claim;
 use futures_util::future::join_all;
@@ -19,14 +18,14 @@ use super::history::{History, Mark};
 use super::model;
 use crate::harness::{Daemon, eventually_async};
 
-/// ORCH-3031.2, LO-POOL-02, LO-POOL-07, ORCH-3038.2, ORCH-3039, ORCH-3049, ORCH-3507, OC-POOL-3010, OC-POOL-3011: engines that serve
-/// are killed, hang, and fail in every other way.
+/// LO-POOL-02, ORCH-3038.2, ORCH-3039, OC-POOL-3010, OC-POOL-3011: engines that serve are killed, hang, and fail in every other
+/// way.
 #[tokio::test]
 async fn engines_that_serve() {
     run(SERVING).await;
 }
 
-/// LO-POOL-02, LO-POOL-07, ORCH-3504, ORCH-3049, ORCH-3507, OC-POOL-3003, OC-POOL-3010: engines that cannot start, or start slowly.
+/// LO-POOL-02, ORCH-3504, ORCH-3049, ORCH-3039, OC-POOL-3002, OC-POOL-3003, OC-POOL-3011: engines that cannot start, or start slowly.
 #[tokio::test]
 async fn engines_that_start() {
     run(STARTING).await;
@@ -75,13 +74,13 @@ fn pool(row: &Row, ports: &Ports) -> ManagedPool {
     let mut pool = ManagedPool::new(row.id);
     pool.devices = format!("[{}]", row.gpu);
     pool.model = row.model;
-    pool.faults = row.faults_at_start();
+    pool.faults = rows::parse(row.faults);
     pool.ports = ports.of(row.id).into_iter().collect();
     if !row.supervision.is_empty() {
         pool.supervision = row.supervision.to_owned();
     }
     for (name, value) in row.env {
-        pool = pool.env(name, value);
+        pool.env.push(((*name).to_owned(), (*value).to_owned()));
     }
     if !row.env.iter().any(|(name, _)| *name == "MOCK_ENGINE_VRAM_MB") {
         pool = pool.env("MOCK_ENGINE_VRAM_MB", 64);
@@ -155,11 +154,7 @@ impl Scene<'_> {
                 ask(self.daemon, row.id, "start", json!({})).await;
             }
             Blow::Start => ask(self.daemon, row.id, "start", json!({})).await,
-            Blow::Stop => {
-                self.bench.set_faults(row.id, &rows::parse(row.faults));
-                tokio::time::sleep(Duration::ZERO).await;
-                ask(self.daemon, row.id, "stop", json!({"deadline_ms": 0})).await;
-            }
+            Blow::Stop => ask(self.daemon, row.id, "stop", json!({"deadline_ms": 0})).await,
         }
     }
 
