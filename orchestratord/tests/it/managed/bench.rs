@@ -120,7 +120,12 @@ impl Bench {
 
     /// A daemon that knows its GPUs by other means.
     pub(super) async fn start_with(&self, environment: &[(&str, &str)]) -> Daemon {
-        Daemon::start_with(&self.config(), environment).await
+        let daemon = Daemon::start_with(&self.config(), environment).await;
+        // It answers a moment before it manages.
+        for pool in &self.pools {
+            until(&daemon, &pool.id, "managed", |health| health["state"].is_string()).await;
+        }
+        daemon
     }
 
     pub(super) fn config(&self) -> String {

@@ -82,8 +82,8 @@ fn pool(row: &Row, ports: &Ports) -> ManagedPool {
     for (name, value) in row.env {
         pool.env.push(((*name).to_owned(), (*value).to_owned()));
     }
-    if !row.env.iter().any(|(name, _)| *name == "MOCK_ENGINE_VRAM_MB") {
-        pool = pool.env("MOCK_ENGINE_VRAM_MB", 64);
+    if !row.takes_memory() {
+        pool = pool.env("MOCK_ENGINE_VRAM_MB", 0);
     }
     pool
 }
@@ -134,16 +134,9 @@ impl Scene<'_> {
         match row.blow {
             Blow::Signal(name) => {
                 let pid = health(self.daemon, row.id).await["pid"].as_i64().expect("its engine runs");
-                // Once its memory has been seen, the restart must not take that for a stranger's.
-                let seen = json!({"pid": pid, "pool_id": row.id});
-                eventually_async("the engine's memory is seen", async || {
-                    let devices = self.daemon.json("/v1/devices").await;
-                    let processes = devices["devices"][row.gpu]["processes"].as_array().expect("a list");
-                    let is_it =
-                        |process: &Value| process["pid"] == seen["pid"] && process["pool_id"] == seen["pool_id"];
-                    processes.iter().any(is_it).then_some(())
-                })
-                .await;
+                if row.takes_memory() {
+                    self.memory_is_seen(row, pid).await;
+                }
                 signal(pid, name);
             }
             Blow::Faults(faults) => self.bench.set_faults(row.id, &rows::parse(faults)),
@@ -156,6 +149,17 @@ impl Scene<'_> {
             Blow::Start => ask(self.daemon, row.id, "start", json!({})).await,
             Blow::Stop => ask(self.daemon, row.id, "stop", json!({"deadline_ms": 0})).await,
         }
+    }
+
+    /// Once an engine's memory has been seen, its restart must not take that for a stranger's.
+    async fn memory_is_seen(&self, row: &Row, pid: i64) {
+        eventually_async("the engine's memory is seen", async || {
+            let devices = self.daemon.json("/v1/devices").await;
+            let processes = devices["devices"][row.gpu]["processes"].as_array().expect("a list");
+            let is_it = |process: &Value| process["pid"] == pid && process["pool_id"] == row.id;
+            processes.iter().any(is_it).then_some(())
+        })
+        .await;
     }
 
     /// Whether what was told is what the row wants; the error in words.
@@ -173,6 +177,7 @@ impl Scene<'_> {
             assert!(error.contains(&port.to_string()) && fix.contains(&port.to_string()), "{what}: {error}");
         }
         assert_eq!(seen["ready"] == true, row.state == "ready", "{what}: {seen:#}");
+        assert!(seen["live"] == false || row.state == "ready", "{what}: {seen:#}");
         assert_eq!(seen["next_attempt_ms"].is_i64(), row.retries(), "{what}: {seen:#}");
         error.strip_suffix(fix).map_or(error, |error| error.trim_end_matches("; ")).to_owned()
     }

@@ -157,6 +157,11 @@ async fn a_drain_ends_what_is_left_at_its_deadline() {
     ask(&daemon, "wide", "stop", json!({})).await;
     let stopped = until_state(&daemon, "wide", "stopped").await;
     assert!(stopped["last_error"].is_null(), "{stopped:#}");
+    assert_eq!(
+        (&stopped["live"], &stopped["draining"]),
+        (&json!(false), &json!(false)),
+        "nothing is there: {stopped:#}"
+    );
     bench.nothing_left_of("wide").await;
     let answer = daemon.post("/v1/pools/wide/drain", &json!({"deadline_ms": 1})).await;
     assert_eq!(answer.status(), 409, "there is nothing to drain");

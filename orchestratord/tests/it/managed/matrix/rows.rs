@@ -71,6 +71,11 @@ pub(super) enum Cure {
 }
 
 impl Row {
+    /// Whether its engine takes memory of the GPU.
+    pub(super) fn takes_memory(&self) -> bool {
+        self.env.iter().any(|(name, _)| *name == "MOCK_ENGINE_VRAM_MB")
+    }
+
     /// Whether it is tried again without being asked.
     pub(super) fn retries(&self) -> bool {
         self.state == "backing_off" || self.cure == Cure::Rests || self.fault == "no_device"
