@@ -351,7 +351,9 @@ impl Pool {
         let health = PoolHealth {
             live: self.replicas.iter().any(|replica| replica.known().live),
             ready: self.is_ready() && barred.is_none() && !view.snapshot.draining,
-            draining: view.snapshot.draining || matches!(barred, Some(Barred::Retired { .. })),
+            // Of a managed pool its state says it: one that is stopped takes no tasks either, and has none to end.
+            draining: (view.snapshot.draining && !self.config.is_managed())
+                || matches!(barred, Some(Barred::Retired { .. })),
             metrics,
             last_error: barred.map(|why| why.refusal(&served.id).message).or_else(|| self.last_error(app, &scheduler)),
             engine_version: self.first().engine_version().as_deref().map(str::to_owned),

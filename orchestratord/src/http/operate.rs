@@ -41,9 +41,10 @@ async fn drained(app: &Arc<App>, id: &str, headers: &HeaderMap, body: Body) -> R
     let pool = find(app, id)?;
     let request: DrainRequest = body::json(body, headers, &app.config.server).await?;
     let for_ms = deadline(request.deadline_ms)?;
-    match pool.manager() {
-        Some(manager) => manager.drain(for_ms).await.map_err(|conflict| refused(pool, conflict))?,
-        None => app.drain_external(pool, for_ms),
+    if pool.config.is_managed() {
+        managed(pool)?.drain(for_ms).await.map_err(|conflict| refused(pool, conflict))?;
+    } else {
+        app.drain_external(pool, for_ms);
     }
     Ok(accepted(Accepted::Accepted))
 }
@@ -77,9 +78,10 @@ pub(super) async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -
 
 async fn started(app: &Arc<App>, id: &str) -> Result<Response, ErrorEnvelope> {
     let pool = find(app, id)?;
-    match pool.manager() {
-        Some(manager) => manager.start().await.map_err(|conflict| refused(pool, conflict))?,
-        None => app.undrain_external(pool),
+    if pool.config.is_managed() {
+        managed(pool)?.start().await.map_err(|conflict| refused(pool, conflict))?;
+    } else {
+        app.undrain_external(pool);
     }
     Ok(accepted(Accepted::Started))
 }
@@ -163,7 +165,18 @@ fn find<'a>(app: &'a App, id: &str) -> Result<&'a Arc<Pool>, ErrorEnvelope> {
 }
 
 fn managed(pool: &Pool) -> Result<&PoolHandle, ErrorEnvelope> {
-    pool.manager().ok_or_else(|| external(pool))
+    if !pool.config.is_managed() {
+        return Err(external(pool));
+    }
+    // Requests are taken while what an earlier life has left is still being ended.
+    pool.manager().ok_or_else(|| ErrorEnvelope {
+        retry_after_ms: Some(1000),
+        pool_id: Some(pool.id.to_string()),
+        ..ErrorEnvelope::new(
+            ErrorKind::PoolUnready,
+            "the orchestrator is just starting its pools; try again in a moment",
+        )
+    })
 }
 
 fn external(pool: &Pool) -> ErrorEnvelope {

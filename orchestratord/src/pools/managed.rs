@@ -198,7 +198,12 @@ impl Pool {
         };
         let wait = report.next_attempt.map(|at| at.saturating_duration_since(Instant::now()));
         let (activity, progress) = report.activity.clone().unzip();
+        let has_process = !matches!(
+            report.state,
+            PoolState::Stopped | PoolState::Preparing | PoolState::BackingOff | PoolState::Failed
+        );
         PoolHealth {
+            live: health.live && has_process,
             draining: health.draining || report.state == PoolState::Draining,
             last_error: report.failure.as_ref().map(ToString::to_string).or_else(|| {
                 // Between two states the engine may not answer, and that is as it must be.

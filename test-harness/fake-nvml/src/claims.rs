@@ -161,10 +161,13 @@ impl Folder {
     /// The claims of living processes, and of those that have ended less than `release_ms` ago. Others are removed.
     fn held(&self, release_ms: u64) -> io::Result<Vec<Held>> {
         let mut all = Vec::new();
+        // Once for all of them: each process with a model holds several.
+        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+        let holders = holders(&locks);
         for entry in std::fs::read_dir(&self.path)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json")
-                && let Some(held) = look_at(&path, release_ms)?
+                && let Some(held) = look_at(&path, release_ms, &holders)?
             {
                 all.push(held);
             }
@@ -173,14 +176,14 @@ impl Folder {
     }
 }
 
-fn look_at(path: &Path, release_ms: u64) -> io::Result<Option<Held>> {
+fn look_at(path: &Path, release_ms: u64, holders: &BTreeMap<u64, u32>) -> io::Result<Option<Held>> {
     let mut file = File::open(path)?;
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     let mut held: Held = serde_json::from_slice(&text)?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {
-            held.pid = holder(file.metadata()?.ino()).unwrap_or(held.pid);
+            held.pid = holders.get(&file.metadata()?.ino()).copied().unwrap_or(held.pid);
             return Ok(Some(held));
         }
         Err(TryLockError::Error(error)) => return Err(error),
@@ -198,19 +201,18 @@ fn look_at(path: &Path, release_ms: u64) -> io::Result<Option<Held>> {
     Ok(Some(held))
 }
 
-/// The process that has a file locked, by the number that it has here: a driver counts as the host does, and a claimant in a
-/// container does not know that number.
-fn holder(inode: u64) -> Option<u32> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else { return None };
-        if place.rsplit(':').next()?.parse() != Ok(inode) {
-            return None;
-        }
+/// The processes that have files locked, by the files, each by the number that it has here: a driver counts as the host does, and a
+/// claimant in a container does not know that number.
+fn holders(locks: &str) -> BTreeMap<u64, u32> {
+    let holder = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (kind, pid, place) = (fields.next()?, fields.nth(2)?, fields.next()?);
+        let inode = place.rsplit(':').next()?.parse().ok()?;
         // Zero is somebody whom this process cannot see.
-        pid.parse().ok().filter(|pid| *pid != 0)
-    })
+        let pid = pid.parse().ok().filter(|pid| *pid != 0)?;
+        (kind == "FLOCK").then_some((inode, pid))
+    };
+    locks.lines().filter_map(holder).collect()
 }
 
 fn now_ms() -> u64 {

@@ -51,7 +51,7 @@ impl ManagedPool {
     }
 
     /// Also: this in its engine's environment.
-    pub(super) fn env(mut self, name: &str, value: impl ToString) -> Self {
+    pub(super) fn env(mut self, name: &str, value: u64) -> Self {
         self.env.push((name.to_owned(), value.to_string()));
         self
     }
@@ -120,7 +120,12 @@ impl Bench {
 
     /// A daemon that knows its GPUs by other means.
     pub(super) async fn start_with(&self, environment: &[(&str, &str)]) -> Daemon {
-        Daemon::start_with(&self.config(), environment).await
+        let daemon = Daemon::start_with(&self.config(), environment).await;
+        // It answers a moment before it manages.
+        for pool in &self.pools {
+            until(&daemon, &pool.id, "managed", |health| health["state"].is_string()).await;
+        }
+        daemon
     }
 
     pub(super) fn config(&self) -> String {

@@ -6,7 +6,6 @@ mod rows;
 mod table;
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::time::Duration;
 
 use fake_nvml::claims::Claim;
 use futures_util::future::join_all;
@@ -19,14 +18,14 @@ use super::history::{History, Mark};
 use super::model;
 use crate::harness::{Daemon, eventually_async};
 
-/// ORCH-3031.2, LO-POOL-02, LO-POOL-07, ORCH-3038.2, ORCH-3039, ORCH-3049, ORCH-3507, OC-POOL-3010, OC-POOL-3011: engines that serve
-/// are killed, hang, and fail in every other way.
+/// LO-POOL-02, ORCH-3038.2, ORCH-3039, OC-POOL-3010, OC-POOL-3011: engines that serve are killed, hang, and fail in every other
+/// way.
 #[tokio::test]
 async fn engines_that_serve() {
     run(SERVING).await;
 }
 
-/// LO-POOL-02, LO-POOL-07, ORCH-3504, ORCH-3049, ORCH-3507, OC-POOL-3003, OC-POOL-3010: engines that cannot start, or start slowly.
+/// LO-POOL-02, ORCH-3504, ORCH-3049, ORCH-3039, OC-POOL-3002, OC-POOL-3003, OC-POOL-3011: engines that cannot start, or start slowly.
 #[tokio::test]
 async fn engines_that_start() {
     run(STARTING).await;
@@ -75,16 +74,16 @@ fn pool(row: &Row, ports: &Ports) -> ManagedPool {
     let mut pool = ManagedPool::new(row.id);
     pool.devices = format!("[{}]", row.gpu);
     pool.model = row.model;
-    pool.faults = row.faults_at_start();
+    pool.faults = rows::parse(row.faults);
     pool.ports = ports.of(row.id).into_iter().collect();
     if !row.supervision.is_empty() {
         pool.supervision = row.supervision.to_owned();
     }
     for (name, value) in row.env {
-        pool = pool.env(name, value);
+        pool.env.push(((*name).to_owned(), (*value).to_owned()));
     }
-    if !row.env.iter().any(|(name, _)| *name == "MOCK_ENGINE_VRAM_MB") {
-        pool = pool.env("MOCK_ENGINE_VRAM_MB", 64);
+    if !row.takes_memory() {
+        pool = pool.env("MOCK_ENGINE_VRAM_MB", 0);
     }
     pool
 }
@@ -135,16 +134,9 @@ impl Scene<'_> {
         match row.blow {
             Blow::Signal(name) => {
                 let pid = health(self.daemon, row.id).await["pid"].as_i64().expect("its engine runs");
-                // Once its memory has been seen, the restart must not take that for a stranger's.
-                let seen = json!({"pid": pid, "pool_id": row.id});
-                eventually_async("the engine's memory is seen", async || {
-                    let devices = self.daemon.json("/v1/devices").await;
-                    let processes = devices["devices"][row.gpu]["processes"].as_array().expect("a list");
-                    let is_it =
-                        |process: &Value| process["pid"] == seen["pid"] && process["pool_id"] == seen["pool_id"];
-                    processes.iter().any(is_it).then_some(())
-                })
-                .await;
+                if row.takes_memory() {
+                    self.memory_is_seen(row, pid).await;
+                }
                 signal(pid, name);
             }
             Blow::Faults(faults) => self.bench.set_faults(row.id, &rows::parse(faults)),
@@ -155,12 +147,19 @@ impl Scene<'_> {
                 ask(self.daemon, row.id, "start", json!({})).await;
             }
             Blow::Start => ask(self.daemon, row.id, "start", json!({})).await,
-            Blow::Stop => {
-                self.bench.set_faults(row.id, &rows::parse(row.faults));
-                tokio::time::sleep(Duration::ZERO).await;
-                ask(self.daemon, row.id, "stop", json!({"deadline_ms": 0})).await;
-            }
+            Blow::Stop => ask(self.daemon, row.id, "stop", json!({"deadline_ms": 0})).await,
         }
+    }
+
+    /// Once an engine's memory has been seen, its restart must not take that for a stranger's.
+    async fn memory_is_seen(&self, row: &Row, pid: i64) {
+        eventually_async("the engine's memory is seen", async || {
+            let devices = self.daemon.json("/v1/devices").await;
+            let processes = devices["devices"][row.gpu]["processes"].as_array().expect("a list");
+            let is_it = |process: &Value| process["pid"] == pid && process["pool_id"] == row.id;
+            processes.iter().any(is_it).then_some(())
+        })
+        .await;
     }
 
     /// Whether what was told is what the row wants; the error in words.
@@ -178,6 +177,7 @@ impl Scene<'_> {
             assert!(error.contains(&port.to_string()) && fix.contains(&port.to_string()), "{what}: {error}");
         }
         assert_eq!(seen["ready"] == true, row.state == "ready", "{what}: {seen:#}");
+        assert!(seen["live"] == false || row.state == "ready", "{what}: {seen:#}");
         assert_eq!(seen["next_attempt_ms"].is_i64(), row.retries(), "{what}: {seen:#}");
         error.strip_suffix(fix).map_or(error, |error| error.trim_end_matches("; ")).to_owned()
     }

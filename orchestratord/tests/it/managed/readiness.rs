@@ -1,6 +1,6 @@
 //! Readiness is a fact: no engine gets a task before it is ready, however it flickers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -15,8 +15,8 @@ const GAP: Duration = Duration::from_millis(5);
 /// Pools that go through their runs at the same time.
 const LANES: u64 = 5;
 
-/// LO-POOL-07, ORCH-3504, ORCH-3048: engines that load for a while, say now and then that they are ready before they are, answer some
-/// probes and not others, and exit when they like, never get a task before they are ready; nor does the daemon think they are.
+/// ORCH-3504, ORCH-3002, OC-POOL-3001: engines that load for a while, say now and then that they are ready before they are, answer
+/// some probes and not others, and die when they like, never get a task before they are ready; nor does the daemon think they are.
 #[tokio::test]
 async fn readiness_never_flips_early() {
     let runs = std::env::var("READINESS_RUNS").map_or(RUNS, |runs| runs.parse().expect("a number"));
@@ -27,7 +27,7 @@ async fn readiness_never_flips_early() {
         let supervision = "restart_backoff_ms = 20\nrestart_backoff_max_ms = 60\ncircuit_restarts = 100000\n\
                            probe_interval_ms = 100\nprobe_timeout_ms = 1000\nprobe_failures = 2\nstop_grace_ms = 2000"
             .to_owned();
-        ManagedPool { supervision, faults: faults(&mut draw), ..pool }
+        ManagedPool { supervision, faults: faults(&mut draw, true), ..pool }
     });
     let bench = Bench::new(pools.collect());
     let mut daemon = bench.start().await;
@@ -67,33 +67,41 @@ impl Draw {
     }
 }
 
-/// What the next life of an engine is like. It is read when a life begins, and when it changes.
-fn faults(draw: &mut Draw) -> Value {
-    let mut faults =
-        vec![json!({"fault": {"flaky": {"seed": draw.below(1 << 32), "early": true}}, "times": 12, "on": "health"})];
+/// What a life of an engine is like. One that is held up loads no further until its faults are replaced.
+fn faults(draw: &mut Draw, held_up: bool) -> Value {
+    let flaky = |seed: u64, early: bool| json!({"flaky": {"seed": seed, "early": early}});
+    let mut faults = vec![json!({"fault": flaky(draw.below(1 << 32), true), "times": 12, "on": "health"})];
     if draw.below(2) == 0 {
-        faults.push(json!({"fault": {"flaky": {"seed": draw.below(1 << 32)}}, "times": 2}));
+        faults.push(json!({"fault": flaky(draw.below(1 << 32), false), "times": 2}));
     }
-    match draw.below(4) {
-        0 => faults.push(json!({"fault": {"in_load": {"at_percent": draw.below(100), "end": {"exit": 1}}}})),
-        1 => faults.push(json!({"fault": {"slow_load": {"ms": draw.below(400)}}})),
-        _ => {}
+    if held_up {
+        faults.push(json!({"fault": {"in_load": {"at_percent": draw.below(100), "end": "hang"}}}));
+    } else if draw.below(4) == 0 {
+        faults.push(json!({"fault": {"in_load": {"at_percent": draw.below(100), "end": {"exit": 1}}}}));
     }
-    faults.push(json!({"fault": {"in_life": {"after_ms": 100 + draw.below(700), "end": if draw.below(2) == 0 { "killed" } else { "cuda_error" }}}}));
+    let end = if draw.below(2) == 0 { "killed" } else { "cuda_error" };
+    faults.push(json!({"fault": {"in_life": {"after_ms": 100 + draw.below(700), "end": end}}}));
     json!(faults)
 }
 
 /// Has a pool's engines live and die, with tasks at its door all the time; how many lives there were.
 async fn run(bench: &Bench, daemon: &Daemon, pool: &str, runs: u64, mut draw: Draw) -> u64 {
-    let begun = std::time::Instant::now();
-    let (mut lives, mut pid) = (0, Value::Null);
+    let begun = Instant::now();
+    let (mut lives, mut pid, mut next_is_set) = (0, Value::Null, true);
+    let (mut let_go_at, mut held_up) = (begun, false);
     while lives <= runs {
         let health = super::bench::health(daemon, pool).await;
         if health["pid"].is_i64() && health["pid"] != pid {
             lives += 1;
             pid = health["pid"].clone();
-            // The one that lives is struck by its own faults, or by these.
-            bench.set_faults(pool, &faults(&mut draw));
+            (let_go_at, held_up) = (Instant::now() + Duration::from_millis(draw.below(300)), true);
+        } else if held_up && Instant::now() >= let_go_at {
+            bench.set_faults(pool, &faults(&mut draw, false));
+            (held_up, next_is_set) = (false, false);
+        } else if !next_is_set && (health["ready"] == true || health["pid"].is_null()) {
+            // Nothing of it holds up what has loaded already.
+            bench.set_faults(pool, &faults(&mut draw, true));
+            next_is_set = true;
         }
         // Queued where it is not refused; what becomes of it is the engine's matter.
         let answer = daemon.post("/v1/tasks", &bench.task(pool, 4)).await;
@@ -126,16 +134,19 @@ fn engine_got_nothing_early(daemon: &Daemon, pool: &str) {
 
 /// In the daemon's own words: tasks go to a pool only between its `ready` and whatever ends that. How many did.
 fn nothing_was_dispatched_early(log: &str, pool: &str) -> usize {
-    let (mut ready, mut dispatched) = (false, 0);
+    // What was decided in the very moment before a pool ceased to be ready may be told after that, for each slot once.
+    let (mut ready, mut in_flight, mut dispatched) = (false, 0, 0);
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     for entry in entries.filter(|entry| entry["pool_id"] == pool) {
         match entry["action"].as_str().unwrap_or_default() {
             "ready" => ready = true,
-            "unready" | "preparing" | "starting" | "draining" | "stopping" | "backing_off" | "failed" | "stopped" => {
+            "unready" => (in_flight, ready) = (usize::from(ready), false),
+            "preparing" | "starting" | "draining" | "stopping" | "backing_off" | "failed" | "stopped" => {
                 ready = false;
             }
             "stream_start" => {
-                assert!(ready, "a task went to {pool} while it was not ready: {entry}");
+                assert!(ready || in_flight > 0, "a task went to {pool} while it was not ready: {entry}");
+                in_flight = if ready { 0 } else { in_flight - 1 };
                 dispatched += 1;
             }
             _ => {}

@@ -59,8 +59,8 @@ async fn until_reload(daemon: &Daemon, state: &str, says: &str) -> Value {
     until(daemon, "wide", &format!("ready, its reload {state}: {says}"), came_to).await
 }
 
-/// ORCH-3031.2, ORCH-3038.1, LO-POOL-01, OC-CTRL-2003: a reload under fifty running streams breaks none of them, also when it fails and
-/// the old model has to be brought back.
+/// ORCH-3031.2, ORCH-3038.1, LO-POOL-01, OC-CTRL-2003, ORCH-2102: a reload under fifty running streams breaks none of them, also when
+/// it fails and the old model has to be brought back.
 #[tokio::test]
 async fn a_reload_breaks_no_stream() {
     let (bench, daemon) = fifty().await;
@@ -80,6 +80,7 @@ async fn a_reload_breaks_no_stream() {
     let done = until_reload(&daemon, "done", "").await;
     assert_eq!((&done["reload"]["old_model_ref"], &done["reload"]["new_model_ref"]), (&json!(old), &json!(new)));
     assert_eq!(daemon.metric("drain_events_total{pool_id=\"wide\",reason=\"reload\"}").await, 1.0);
+    assert_eq!(daemon.metric("pool_ready{pool_id=\"wide\"}").await, 1.0);
     daemon.run(&of(&new)).await.until("end").await;
     let (status, refusal) = daemon.refusal(&of(&old)).await;
     assert_eq!((status, &refusal["code"]), (400, &json!("INVALID_PARAMS")), "{refusal}");
@@ -117,8 +118,8 @@ async fn a_reload_breaks_no_stream() {
     assert!(daemon.log().contains("pool wide stays with"), "the log tells of it");
 }
 
-/// ORCH-3505, OC-CTRL-2002, OC-POOL-3003: a drain takes no new task, lets what runs come to its end, ends what is left at its deadline
-/// with an error that may be tried again, and a start opens the pool again.
+/// ORCH-3505, OC-CTRL-2002, ORCH-2101, LO-POOL-07: a drain takes no new task, lets what runs come to its end, ends what is left at its
+/// deadline with an error that may be tried again, and a start opens the pool again.
 #[tokio::test]
 async fn a_drain_ends_what_is_left_at_its_deadline() {
     let (bench, daemon) = fifty().await;
@@ -128,6 +129,7 @@ async fn a_drain_ends_what_is_left_at_its_deadline() {
     ask(&daemon, "wide", "drain", json!({"deadline_ms": 600_000})).await;
     let draining = until_state(&daemon, "wide", "draining").await;
     assert_eq!((&draining["draining"], &draining["ready"]), (&json!(true), &json!(false)), "{draining:#}");
+    assert_eq!(daemon.metric("pool_ready{pool_id=\"wide\"}").await, 0.0);
     let (status, refusal) = daemon.refusal(&bench.task("wide", 1)).await;
     assert_eq!(
         (status, &refusal["code"], &refusal["retriable"]),
@@ -155,6 +157,11 @@ async fn a_drain_ends_what_is_left_at_its_deadline() {
     ask(&daemon, "wide", "stop", json!({})).await;
     let stopped = until_state(&daemon, "wide", "stopped").await;
     assert!(stopped["last_error"].is_null(), "{stopped:#}");
+    assert_eq!(
+        (&stopped["live"], &stopped["draining"]),
+        (&json!(false), &json!(false)),
+        "nothing is there: {stopped:#}"
+    );
     bench.nothing_left_of("wide").await;
     let answer = daemon.post("/v1/pools/wide/drain", &json!({"deadline_ms": 1})).await;
     assert_eq!(answer.status(), 409, "there is nothing to drain");

@@ -18,7 +18,7 @@ async fn got(daemon: &Daemon, path: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
-/// OC-CTRL-2001, OC-CTRL-2002, OC-CTRL-2003: what cannot be done is refused with its reason, and changes nothing.
+/// OC-CTRL-2002, OC-CTRL-2003: what cannot be done is refused with its reason, and changes nothing.
 #[tokio::test]
 async fn wrong_questions() {
     let engine = start_engine(&[]);
@@ -105,7 +105,7 @@ async fn engines_are_listed_and_removed() {
     until_ready(&daemon, "own").await;
 }
 
-/// OC-POOL-3011, ORCH-3508: what an engine says can be read, from the end and as it comes, and what is secret in it cannot.
+/// LO-POOL-05: what an engine says can be read, from the end and as it comes, and what is secret in it cannot.
 #[tokio::test]
 async fn an_engines_words() {
     let bench = Bench::new(vec![ManagedPool::new("own").env("MOCK_ENGINE_VRAM_MB", 16)]);
@@ -138,7 +138,7 @@ async fn an_engines_words() {
     assert_eq!(daemon.ended().await.code(), Some(0));
 }
 
-/// LO-POOL-10, ORCH-3506, ORCH-3507, ORCH-3505: GPUs are shown with what can be read of them, and what pools go through is counted.
+/// LO-POOL-10, ORCH-3506, ORCH-3507, LO-POOL-07: GPUs are shown with what can be read of them, and what pools go through is counted.
 #[tokio::test]
 async fn what_is_measured() {
     let mut gpus = State::reference_box();

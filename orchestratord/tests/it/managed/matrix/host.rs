@@ -77,8 +77,7 @@ impl Two {
     }
 }
 
-/// ORCH-3053, ORCH-3031.2, LO-POOL-07, OC-POOL-3011: what a GPU reports ends the engines on it and no others, and they come back with
-/// it.
+/// ORCH-3053, OC-POOL-3010, HME-011: what a GPU reports ends the engines on it and no others, and they come back with it.
 #[tokio::test]
 async fn gpus_fail() {
     let mut two = Two::start().await;
@@ -118,7 +117,8 @@ async fn gpus_fail() {
     two.bench.nothing_left().await;
 }
 
-/// LO-POOL-05, LO-POOL-02: no engine outlives a daemon that is killed, not even where its guard cannot act, and the next daemon serves.
+/// LO-POOL-05: no engine outlives a daemon that is killed, what it has started is found where its guard was killed, too, and the next
+/// daemon serves.
 #[tokio::test]
 async fn the_daemon_is_killed() {
     let bench = Bench::new(vec![ManagedPool::new("only").env("MOCK_ENGINE_VRAM_MB", 64)]);
@@ -182,8 +182,8 @@ fn guard_of(health: &Value) -> i64 {
     rest.split(' ').nth(1).expect("a parent").parse().expect("a number")
 }
 
-/// ORCH-2101, ORCH-2102, LO-POOL-06, HME-011: without a GPU a managed pool fails at once and says what is missing; no engine is ever
-/// started, not even on the CPU, and pools of other people's engines serve all the same.
+/// LO-POOL-06, LO-POOL-02: without a GPU a managed pool fails at once and says what is missing; no engine is ever started, not even on
+/// the CPU, and pools of other people's engines serve all the same.
 #[tokio::test]
 async fn there_is_no_gpu() {
     let engine = start_engine(&[]);
@@ -216,7 +216,7 @@ async fn there_is_no_gpu() {
     assert_eq!(daemon.ended().await.code(), Some(0));
 }
 
-/// LO-POOL-02, LO-POOL-07: a disk that fills up while an engine is built is named, and the build is tried again.
+/// LO-POOL-02: a disk that fills up while an engine is built is named, and the build is tried again.
 #[tokio::test]
 async fn the_disk_is_full_during_a_build() {
     let tools = tempfile::tempdir().expect("a temporary directory");

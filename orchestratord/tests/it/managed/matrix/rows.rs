@@ -14,7 +14,7 @@ pub(super) struct Row {
     /// Lines of `[pools.supervision]` instead of the usual.
     pub(super) supervision: &'static str,
     pub(super) model: Model,
-    /// Faults of the engine from the start, as JSON; of [`Blow::Stop`] those that are set before.
+    /// Faults of the engine from the start, as JSON.
     pub(super) faults: &'static str,
     pub(super) blow: Blow,
     /// `PoolState` and `PoolFault` that the pool must be seen with.
@@ -71,13 +71,14 @@ pub(super) enum Cure {
 }
 
 impl Row {
+    /// Whether its engine takes memory of the GPU.
+    pub(super) fn takes_memory(&self) -> bool {
+        self.env.iter().any(|(name, _)| *name == "MOCK_ENGINE_VRAM_MB")
+    }
+
     /// Whether it is tried again without being asked.
     pub(super) fn retries(&self) -> bool {
         self.state == "backing_off" || self.cure == Cure::Rests || self.fault == "no_device"
-    }
-
-    pub(super) fn faults_at_start(&self) -> Value {
-        parse(if self.blow == Blow::Stop { "[]" } else { self.faults })
     }
 }
 
