@@ -3,6 +3,7 @@
 mod alarm;
 pub(crate) mod container;
 mod examine;
+mod fit;
 mod native;
 mod port;
 
@@ -30,10 +31,8 @@ use crate::logs::EngineLog;
 use crate::pool::{Activity, EngineIdentity, MEMORY_BACK, StagedModel, Started, Workshop};
 use crate::process::GuardProgram;
 pub(crate) use examine::{Presence, examine};
-
-/// What is known of a model's need is at most so much above what the engine takes, in percent; only what lacks more than that
-/// surely does not fit.
-const NEED_TOLERANCE_PERCENT: u64 = 15;
+pub(crate) use fit::lacking;
+use fit::mib;
 
 /// Longest path of a Unix socket. Source: unix(7), `sun_path`.
 const SOCKET_PATH_MAX: usize = 107;
@@ -279,78 +278,6 @@ fn environment(pool: &Pool, prepared: &PreparedEngine, mask: &DeviceMask) -> Vec
 /// Variables of our own environment that the pool's engine is to have.
 fn passed_on(pool: &Pool) -> impl Iterator<Item = (&String, String)> {
     pool.provisioning.env_from.iter().filter_map(|name| Some((name, std::env::var(name).ok()?)))
-}
-
-/// By how much a model does not fit; `None` when it does, as far as that is known.
-pub(crate) fn lacking(
-    mask: &DeviceMask,
-    found: &Devices,
-    model: &StagedModel,
-    split: Option<&[f32]>,
-    when_empty: bool,
-) -> Option<Failure> {
-    let room = if when_empty { mask.vram_total_bytes() } else { mask.free_now(found)?.iter().sum() };
-    let need = model.need_bytes?;
-    if let Some(failure) = split.and_then(|split| lacking_share(mask, split, need, model)) {
-        return Some(failure);
-    }
-    if need.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100 <= room {
-        return None;
-    }
-    let names: Vec<_> = mask.devices().iter().map(|device| format!("{} {}", device.index, device.name)).collect();
-    let state = if when_empty { "in all" } else { "free" };
-    let message = format!(
-        "{} needs about {} of GPU memory, and GPU {} has {} {state}",
-        model.reference,
-        mib(need),
-        names.join(" and "),
-        mib(room)
-    );
-    let holders: Vec<String> = found
-        .devices
-        .iter()
-        .filter(|device| mask.uses_gpu(&device.uuid))
-        .flat_map(|device| &device.processes)
-        .map(|process| format!("{} ({})", process.pid, process.vram_bytes.map_or_else(|| "?".to_owned(), mib)))
-        .collect();
-    let less = "take a smaller ctx, fewer slots or a smaller quantisation; `llama-orch models fit` says what fits";
-    let fix = match holders.is_empty() || when_empty {
-        true => less.to_owned(),
-        false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),
-    };
-    Some(Failure::new(PoolFault::VramExhausted, message).with_fix(fix))
-}
-
-/// Whether a device is given a larger share of the model than it has memory (ORCH-3052.2).
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a share of an estimate is one, too"
-)]
-fn lacking_share(mask: &DeviceMask, split: &[f32], need: u64, model: &StagedModel) -> Option<Failure> {
-    let whole: f32 = split.iter().sum();
-    mask.devices().iter().zip(split).find_map(|(device, ratio)| {
-        let total = device.vram_total_bytes;
-        let share = (need as f64 * f64::from(ratio / whole)) as u64;
-        let surely = share.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100;
-        (surely > total).then(|| {
-            let message = format!(
-                "tensor_split gives GPU {} {} a share of about {} of {}, and it has {} in all",
-                device.index,
-                device.name,
-                mib(share),
-                model.reference,
-                mib(total)
-            );
-            Failure::new(PoolFault::VramExhausted, message)
-                .with_fix("make its ratio in tensor_split smaller, or leave tensor_split out")
-        })
-    })
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// There are no GPUs.
