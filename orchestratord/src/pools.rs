@@ -22,6 +22,7 @@ use orchestrator_core::classes::PerClass;
 use orchestrator_core::queue::{FullPolicy, QueueLimits, Weights};
 use orchestrator_core::scheduler::{PoolSpec, ReplicaSpec};
 use orchestrator_core::throttle::RateLimit;
+use pool_managerd::doctor;
 use pool_managerd::pool::{PoolHandle, PoolReport};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -501,7 +502,7 @@ fn adapter_at(
 }
 
 fn no_adapter(engine: Engine) -> String {
-    format!("this version has no adapter for {engine} engines yet; use engine = \"llamacpp\"")
+    doctor::no_adapter(engine).to_string()
 }
 
 fn llamacpp(
@@ -515,4 +516,29 @@ fn llamacpp(
     let max_idle = slots.get() as usize;
     let adapter = LlamaCpp::new(&LlamaCppConfig { api_key, max_idle, ..LlamaCppConfig::new(endpoint) });
     adapter.map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use api_types::Engine;
+    use config_schema::{Config, EngineUrl};
+
+    use super::adapter_at;
+
+    /// What the configuration takes for an engine that can be talked to is one.
+    #[test]
+    fn there_is_an_adapter_for_what_has_one() {
+        let url: EngineUrl = "http://127.0.0.1:1".parse().expect("a URL");
+        for engine in Engine::ALL {
+            let toml = format!(
+                "[[pools]]\nid = \"p\"\nengine = \"{engine}\"\nmodel = \"m\"\n[pools.provisioning]\nmode = \"external\"\n\
+                 [pools.provisioning.external]\nurl = \"{url}\"\n"
+            );
+            let config: Config = toml::from_str(&toml).expect("a configuration");
+            let adapter = adapter_at(*engine, &url, None, NonZeroU32::MIN);
+            assert_eq!(adapter.is_ok(), config.pools[0].has_adapter(), "{engine}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_types::{DoctorCheck, DoctorOutcome, DoctorReport, PoolFault, PoolId};
+use api_types::{DoctorCheck, DoctorOutcome, DoctorReport, Engine, PoolFault, PoolId};
 use config_schema::Config;
 use engine_provisioner::{Host, Setup};
 use model_provisioner::{OutboundPolicy, Web, WebSettings};
@@ -33,6 +33,10 @@ pub async fn examine(config: &Config, up: &BTreeSet<PoolId>) -> DoctorReport {
     match setup(config) {
         Ok(setup) => {
             for pool in &config.pools {
+                if !pool.has_adapter() {
+                    checks.push(failed("adapter", Some(&pool.id), &no_adapter(pool.engine)));
+                    continue;
+                }
                 if !pool.is_managed() {
                     checks.extend(external::examine(pool).await);
                     continue;
@@ -45,6 +49,13 @@ pub async fn examine(config: &Config, up: &BTreeSet<PoolId>) -> DoctorReport {
         Err(failure) => checks.push(failed("network", None, &failure)),
     }
     report(checks)
+}
+
+/// What a pool comes to whose engine nobody here can talk to.
+#[must_use]
+pub fn no_adapter(engine: Engine) -> Failure {
+    Failure::new(PoolFault::Unsupported, format!("this version has no adapter for {engine} engines yet"))
+        .with_fix("use engine = \"llamacpp\"")
 }
 
 /// Findings as a report.

@@ -213,7 +213,7 @@ impl Workshop for HostWorkshop {
                     Listen::Tcp(address) => format!("http://{address}"),
                     Listen::Socket(path) => format!("unix:{}", path.display()),
                 };
-                let environment = environment(&self.pool, &prepared, &mask);
+                let environment = environment(&self.pool, &prepared);
                 let launch = self.launch(model, &mask, listen.clone(), model.path.display().to_string());
                 let arguments = command_line(&prepared, &launch)
                     .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
@@ -264,15 +264,10 @@ fn provider(pool: &Pool, setup: &Setup, reading: &Reading) -> Result<Box<dyn Eng
     provider_for(pool, &setup).map_err(|error| unprepared(&error))
 }
 
-/// What an engine's process gets beside what it inherits: the devices of its pool and no others.
-fn environment(pool: &Pool, prepared: &PreparedEngine, mask: &DeviceMask) -> Vec<(OsString, OsString)> {
-    let passed = passed_on(pool).map(|(name, value)| (name.into(), value.into()));
+/// What an engine's process gets beside what it inherits; which devices it sees is among it.
+fn environment(pool: &Pool, prepared: &PreparedEngine) -> Vec<(OsString, OsString)> {
     let own = prepared.env.iter().map(|(name, value)| (name.into(), value.into()));
-    let devices = [
-        ("CUDA_VISIBLE_DEVICES".into(), mask.cuda_visible_devices().into()),
-        ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into()),
-    ];
-    passed.chain(own).chain(devices).collect()
+    passed_on(pool).map(|(name, value)| (name.into(), value.into())).chain(own).collect()
 }
 
 /// Variables of our own environment that the pool's engine is to have.
@@ -313,13 +308,19 @@ fn unprepared(error: &EngineError) -> Failure {
     let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        message.push_str(&format!(": {error}"));
+        let text = error.to_string();
+        // An error that stands for its cause has said it already.
+        if !message.contains(&text) {
+            message.push_str(&format!(": {text}"));
+        }
         cause = error.source();
     }
-    let failure = Failure::new(error.fault(), message);
     match error.fix() {
-        Some(fix) => failure.with_fix(fix),
-        None => failure,
+        Some(fix) => {
+            let what = message.strip_suffix(&fix).map_or(&*message, |what| what.trim_end_matches([':', ';', ' ']));
+            Failure::new(error.fault(), what).with_fix(fix)
+        }
+        None => Failure::new(error.fault(), message),
     }
 }
 

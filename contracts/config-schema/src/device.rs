@@ -17,7 +17,7 @@ pub enum DeviceRef {
     Uuid(String),
 }
 
-const EXPECTED: &str = "an index such as 0, or a UUID such as \"GPU-8c…\" or \"MIG-5f…\"";
+const EXPECTED: &str = "an index such as 0, or a UUID: `GPU-…` or `MIG-…`";
 
 impl DeviceRef {
     /// Reads what [`Display`](fmt::Display) writes.

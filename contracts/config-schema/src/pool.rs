@@ -115,6 +115,16 @@ impl Pool {
         }
     }
 
+    /// Whether this version can talk to its engine. It reads the configuration of others, too.
+    #[must_use]
+    pub fn has_adapter(&self) -> bool {
+        match self.engine {
+            Engine::Llamacpp => true,
+            Engine::Mock => matches!(self.engine_source(), Ok(EngineSource::Simulated)),
+            Engine::Vllm | Engine::Tgi | Engine::Triton | Engine::Openai => false,
+        }
+    }
+
     /// Its devices as one text, in order: `0,1`. `None` when it names none.
     #[must_use]
     pub fn device_mask(&self) -> Option<String> {

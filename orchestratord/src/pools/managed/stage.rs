@@ -7,6 +7,7 @@ use std::time::Duration;
 use api_types::{Engine, ErrorEnvelope, ErrorKind, ModelId, PoolFault, PullRequest};
 use catalog_core::files::{self, FilesError, fit};
 use catalog_core::{CatalogEntry, ModelRef};
+use pool_managerd::doctor;
 use pool_managerd::failure::Failure;
 use pool_managerd::pool::{Activity, StagedModel};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,10 @@ impl App {
         activity: &Activity,
         cancel: &CancellationToken,
     ) -> Result<StagedModel, Failure> {
+        if !pool.config.has_adapter() {
+            // Before anything is fetched for it.
+            return Err(doctor::no_adapter(pool.config.engine));
+        }
         activity.set(format!("looking for the model {model}"), None);
         // What the configuration fetches for the pool need not be what tasks call it.
         let wanted = if model == pool.config.model { pool.config.model_to_fetch() } else { model };
