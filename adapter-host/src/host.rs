@@ -100,8 +100,9 @@ impl AdapterHost {
     }
 
     /// Gives a task to a replica's engine. `token` cancels it from now until its end, also while the engine makes up its
-    /// mind; dropping the future does the same. A submission that fails for a passing reason is repeated, unless `elsewhere`
-    /// says that another engine could take the task at once.
+    /// mind; dropping the future does the same. A submission that fails for a passing reason is repeated, unless `give_up`
+    /// says, then or when the pause before it is over, that the task has better prospects: another engine could take it at once, or
+    /// this one is not ready any more.
     ///
     /// # Errors
     /// [`HostError::Canceled`] when the token fired or [`AdapterHost::cancel`] was called; [`HostError::Worker`] when
@@ -113,14 +114,14 @@ impl AdapterHost {
         replica: &ReplicaId,
         job: &Job,
         token: CancellationToken,
-        elsewhere: &(dyn Fn() -> bool + Sync),
+        give_up: &(dyn Fn() -> bool + Sync),
     ) -> Result<HostedStream, HostError> {
         let binding = self.registry.find(pool, replica).map_err(HostError::Worker)?;
         let call = binding.admit().map_err(HostError::Worker)?;
         let task = Task::new(job.request.task_id, token, call);
         let entered = self.tasks.enter(task).map_err(HostError::Worker)?;
         let begun = Instant::now();
-        let result = self.establish(&entered.task, job, elsewhere).await;
+        let result = self.establish(&entered.task, job, give_up).await;
         narrate::submitted(&entered.task, job, begun.elapsed(), result.as_ref().err());
         match result {
             Ok(()) => Ok(HostedStream::new(entered)),
@@ -136,16 +137,26 @@ impl AdapterHost {
         }
     }
 
-    async fn establish(&self, task: &Task, job: &Job, elsewhere: &(dyn Fn() -> bool + Sync)) -> Result<(), HostError> {
+    async fn establish(&self, task: &Task, job: &Job, give_up: &(dyn Fn() -> bool + Sync)) -> Result<(), HostError> {
         let is_worth_a_retry = |error: &WorkerError| {
-            let again = is_passing(error) && !elsewhere();
+            let again = is_passing(error) && !give_up();
             if again {
                 task.binding().count_retry();
                 narrate::retried(task, job, error);
             }
             again
         };
-        let attempt = || self.submit_in_time(task, job);
+        let mut repeats = false;
+        let attempt = || {
+            let is_repeat = std::mem::replace(&mut repeats, true);
+            async move {
+                // Where it listened, another one may listen by now that is not ready yet.
+                if is_repeat && give_up() {
+                    return Err(WorkerError::PoolUnavailable("it was not ready any more".to_owned()));
+                }
+                self.submit_in_time(task, job).await
+            }
+        };
         let retry = &task.binding().policy.retry;
         let submission = with_retries(retry, Idempotency::Idempotent, is_worth_a_retry, attempt);
         let stream = tokio::select! {

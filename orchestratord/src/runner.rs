@@ -128,8 +128,8 @@ impl Run<'_> {
         let deadline = self.app.clock.instant(self.task.deadline_ms());
         let mut watch = Watch::new(deadline, timeouts.wall(), timeouts.idle());
         let cancel = self.task.cancel_token().clone();
-        let elsewhere = || self.could_start_elsewhere();
-        let mut submit = pin!(self.app.host.submit(&self.pool.id, &self.replica.id, &job, cancel, &elsewhere));
+        let give_up = || self.engine_is_gone() || self.could_start_elsewhere();
+        let mut submit = pin!(self.app.host.submit(&self.pool.id, &self.replica.id, &job, cancel, &give_up));
         let submitted = tokio::select! {
             biased;
             submitted = &mut submit => submitted,
@@ -330,6 +330,12 @@ impl Run<'_> {
             ..ErrorEnvelope::new(error.kind(), format!("{error}{advice}"))
         };
         if lost { Over::Lost(envelope) } else { Over::Ended(Ending::Failed(envelope)) }
+    }
+
+    /// Whether the engine that the task was given to is not the pool's any more, or is on its way out. What listens in its place has
+    /// tasks only once it is ready.
+    fn engine_is_gone(&self) -> bool {
+        self.pool.config.is_managed() && !self.replica.is_ready()
     }
 
     /// Whether another engine could have the task at once, if this one fails it before the first token.

@@ -1,5 +1,6 @@
 //! Submissions that fail for a passing reason (ORCH-3602, ADAPT-3005).
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use adapter_api::WorkerError;
@@ -60,6 +61,18 @@ async fn another_engine_comes_first() {
     let refused = host.submit(&pool(), &replica(), &job(3), CancellationToken::new(), &|| true).await;
     assert!(matches!(refused, Err(HostError::Worker(WorkerError::PoolUnavailable(_)))));
     assert_eq!((spy.sim().stats().requests, calls(&host).retries), (1, 0));
+}
+
+/// ORCH-3602: an engine that is given up during the pause is not asked again: another may listen in its place.
+#[tokio::test(start_paused = true)]
+async fn a_pause_may_be_the_end() {
+    let spy = Spy::new(refusing(1, 503));
+    let host = host(&spy);
+    let asked = AtomicU32::new(0);
+    let give_up = || asked.fetch_add(1, Ordering::Relaxed) > 0;
+    let refused = host.submit(&pool(), &replica(), &job(3), CancellationToken::new(), &give_up).await;
+    assert!(matches!(refused, Err(HostError::Worker(WorkerError::PoolUnavailable(_)))));
+    assert_eq!((spy.sim().stats().requests, calls(&host).retries), (1, 1));
 }
 
 /// ORCH-3601: a cancel ends the wait between two attempts.

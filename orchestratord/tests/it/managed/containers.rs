@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::bench::{Bench, ask, health, signal, until, until_ready, until_state};
 use super::model::{self, Model};
-use crate::harness::{Daemon, eventually, task, with};
+use crate::harness::{Daemon, eventually, eventually_async, task, with};
 
 /// A host with one pool `boxed`, whose engine runs in a container.
 struct Host {
@@ -74,8 +74,12 @@ async fn a_container_lives_as_its_pool_does() {
     );
     let names = host.containers();
     assert_eq!(names.len(), 1, "{names:?}");
-    let log = daemon.get("/v1/pools/boxed/logs").await.text().await.expect("text");
-    assert!(log.contains("server is listening"), "{log}");
+    // What a container says comes a moment later.
+    eventually_async("its words are kept", async || {
+        let log = daemon.get("/v1/pools/boxed/logs").await.text().await.expect("text");
+        log.contains("server is listening").then_some(())
+    })
+    .await;
 
     daemon.kill();
     assert_eq!(host.containers(), names, "it outlives the daemon");

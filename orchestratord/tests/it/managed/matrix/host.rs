@@ -194,7 +194,7 @@ async fn there_is_no_gpu() {
     assert_eq!(failed["fault"], "no_driver", "{failed:#}");
     let (error, fix) = (failed["last_error"].as_str().expect("an error"), failed["fix"].as_str().expect("a fix"));
     assert!(error.contains("no NVIDIA GPU can be used"), "{error}");
-    assert!(fix.contains("install the driver"), "{fix}");
+    assert!(fix.contains("driver"), "{fix}");
     daemon.ready().await;
     daemon.run(&task("Say something.", 2)).await.until("end").await;
     let (status, refusal) = daemon.refusal(&bench.task("only", 2)).await;
