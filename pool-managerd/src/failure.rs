@@ -50,6 +50,7 @@ impl Failure {
             | PoolFault::BuildFailed
             | PoolFault::Unsupported
             | PoolFault::ModelUnusable
+            | PoolFault::TooLarge
             | PoolFault::IllegalInstruction => Remedy::Never,
             PoolFault::FetchFailed
             | PoolFault::DeviceError

@@ -81,6 +81,8 @@ wire_words! {
         Killed = "killed",
         /// It reported a CUDA error.
         CudaError = "cuda_error",
+        /// The model needs more memory than its GPUs have, whoever else uses them.
+        TooLarge = "too_large",
         /// The GPU's memory is exhausted.
         VramExhausted = "vram_exhausted",
         /// The host's memory is exhausted.

@@ -18,16 +18,19 @@ pub(crate) fn lacking(
     split: Option<&[f32]>,
     when_empty: bool,
 ) -> Option<Failure> {
-    let room = if when_empty { mask.vram_total_bytes() } else { mask.free_now(found)?.iter().sum() };
     let need = model.need_bytes?;
+    let surely = need.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100;
+    let total = mask.vram_total_bytes();
+    let never = when_empty || surely > total;
+    let room = if never { total } else { mask.free_now(found)?.iter().sum() };
     if let Some(failure) = split.and_then(|split| lacking_share(mask, split, need, model)) {
         return Some(failure);
     }
-    if need.saturating_mul(100 - NEED_TOLERANCE_PERCENT) / 100 <= room {
+    if surely <= room {
         return None;
     }
     let names: Vec<_> = mask.devices().iter().map(|device| format!("{} {}", device.index, device.name)).collect();
-    let state = if when_empty { "in all" } else { "free" };
+    let state = if never { "in all" } else { "free" };
     let message = format!(
         "{} needs about {} of GPU memory, and GPU {} has {} {state}",
         model.reference,
@@ -43,11 +46,12 @@ pub(crate) fn lacking(
         .map(|process| format!("{} ({})", process.pid, process.vram_bytes.map_or_else(|| "?".to_owned(), mib)))
         .collect();
     let less = "take a smaller ctx, fewer slots or a smaller quantisation; `llama-orch models fit` says what fits";
-    let fix = match holders.is_empty() || when_empty {
+    let fix = match holders.is_empty() || never {
         true => less.to_owned(),
         false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),
     };
-    Some(Failure::new(PoolFault::VramExhausted, message).with_fix(fix))
+    let fault = if never { PoolFault::TooLarge } else { PoolFault::VramExhausted };
+    Some(Failure::new(fault, message).with_fix(fix))
 }
 
 /// Whether a device is given a larger share of the model than it has memory (ORCH-3052.2).
@@ -72,7 +76,7 @@ fn lacking_share(mask: &DeviceMask, split: &[f32], need: u64, model: &StagedMode
                 model.reference,
                 mib(total)
             );
-            Failure::new(PoolFault::VramExhausted, message)
+            Failure::new(PoolFault::TooLarge, message)
                 .with_fix("make its ratio in tensor_split smaller, or leave tensor_split out")
         })
     })
@@ -136,7 +140,10 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(lacking(&mask, &found, &model(Some(12)), None, true), None, "it fits when the card is empty");
-        assert!(lacking(&mask, &found, &model(Some(40)), None, true).is_some(), "it never fits");
+        for when_empty in [false, true] {
+            let never = lacking(&mask, &found, &model(Some(40)), None, when_empty).expect("it never fits");
+            assert_eq!(never.fault, PoolFault::TooLarge);
+        }
         assert_eq!(lacking(&mask, &found, &model(Some(4)), None, false), None);
         assert_eq!(lacking(&mask, &found, &model(None), None, false), None);
     }

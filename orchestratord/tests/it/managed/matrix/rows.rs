@@ -256,10 +256,10 @@ pub(super) const STARTING: &[Row] = &[
     Row {
         what: "model larger than the card",
         id: "huge",
-        supervision: "restart_backoff_ms = 60000",
+        state: "failed",
         model: Model::Huge,
-        fault: "vram_exhausted",
-        says: &["needs about", "MiB of GPU memory", "RTX 3090 has", "MiB free"],
+        fault: "too_large",
+        says: &["needs about", "MiB of GPU memory", "RTX 3090 has", "MiB in all"],
         fix: &["smaller ctx", "llama-orch models fit"],
         cure: Cure::Never,
         ..ROW
