@@ -40,8 +40,12 @@ async fn a_machine_without_a_gpu_is_told_what_it_lacks() {
 /// found before any start.
 #[tokio::test]
 async fn each_trouble_is_told_with_the_pool_that_it_keeps_down() {
-    let external = "[[pools]]\nid = \"far\"\nengine = \"vllm\"\nmodel = \"m\"\n[pools.provisioning]\nmode = \"external\"\n\
-                    [pools.provisioning.external]\nurl = \"http://127.0.0.1:1\"\n";
+    let external = |id: &str, engine: &str| {
+        format!(
+            "[[pools]]\nid = \"{id}\"\nengine = \"{engine}\"\nmodel = \"m\"\n[pools.provisioning]\nmode = \"external\"\n\
+             [pools.provisioning.external]\nurl = \"http://127.0.0.1:1\"\n"
+        )
+    };
     let good = Host::new("").run(&["doctor"]).await;
     assert_eq!((good.code, good.out.contains('✗')), (0, false), "{}", good.out);
     assert!(
@@ -50,7 +54,7 @@ async fn each_trouble_is_told_with_the_pool_that_it_keeps_down() {
         good.out
     );
 
-    let host = Host::new(external);
+    let host = Host::new(&(external("far", "llamacpp") + &external("foreign", "vllm")));
     std::fs::remove_file(host.path("model.gguf")).expect("it was there");
     let ended = host.run(&["doctor"]).await;
     assert_eq!(ended.code, 10);
@@ -58,7 +62,8 @@ async fn each_trouble_is_told_with_the_pool_that_it_keeps_down() {
         "model.gguf does not exist",
         "[model_unavailable]",
         "nothing answers at http://127.0.0.1:1",
-        "2 of 2 pools cannot start",
+        "no adapter for vllm",
+        "3 of 3 pools cannot start",
     ] {
         assert!(ended.out.contains(part), "{part}\n{}", ended.out);
     }
