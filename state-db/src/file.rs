@@ -116,9 +116,10 @@ fn build(new: &Path) -> Result<(), OpenError> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(failed_to("create", new))?;
     let fill = || {
         let connection = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        // One transaction; the switch to a write-ahead log comes last, so that nothing is ever in one.
+        // One transaction; the switch to a write-ahead log comes last, so that nothing is ever in one. Nobody sees the file before
+        // it is whole and on the disk, so that nothing on the way needs to be.
         connection.execute_batch(&format!(
-            "PRAGMA page_size = {PAGE_LEN}; BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
+            "PRAGMA page_size = {PAGE_LEN}; PRAGMA synchronous = OFF; BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
             PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         ))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
