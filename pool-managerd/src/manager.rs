@@ -3,11 +3,11 @@
 mod news;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api_types::{DoctorCheck, EnginePlan, PoolId};
+use api_types::{EnginePlan, PoolId};
 use config_schema::{Activation, Config, Pool, ProvisioningMode};
 use engine_provisioner::Setup;
 use narration_core::{Actor, Narration, narrate};
@@ -22,7 +22,7 @@ use crate::orphans;
 use crate::pool::{Driver, Host, PoolHandle, PoolSetup};
 use crate::process::GuardProgram;
 use crate::registry::Registry;
-use crate::workshop::{HostWorkshop, Tools, container};
+use crate::workshop::{HostWorkshop, Tools, container, plan};
 
 /// Gap between two looks at the GPUs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -210,21 +210,12 @@ impl Manager {
         self.pools.get(pool).map(|managed| &managed.log)
     }
 
-    /// What preparing a pool's engine takes; `None` for a pool that is not managed.
+    /// What preparing a pool's engine takes; of a pool that is not managed, that it is attached to.
     ///
     /// # Errors
     /// Why it cannot be prepared at all.
-    #[must_use]
-    pub fn plan(&self, pool: &PoolId) -> Option<Result<EnginePlan, Failure>> {
-        self.pools.get(pool).map(|managed| managed.workshop.plan())
-    }
-
-    /// What would keep the engines from starting, pool by pool.
-    pub async fn examine(&self, pool: &PoolId) -> Vec<DoctorCheck> {
-        match self.pools.get(pool) {
-            Some(managed) => managed.workshop.examine().await,
-            None => Vec::new(),
-        }
+    pub fn plan(&self, pool: &Pool) -> Result<EnginePlan, Failure> {
+        plan(pool, &self.setup)
     }
 
     /// The id in the catalog of the engine that a pool was prepared with last.
@@ -260,12 +251,6 @@ impl Manager {
             Some(monitor) => monitor.now(),
             None => Arc::new(discover(self.library.as_deref())),
         }
-    }
-
-    /// The library that tells of the GPUs, where the configuration names one.
-    #[must_use]
-    pub fn library(&self) -> Option<&Path> {
-        self.library.as_deref()
     }
 
     /// Waits until no pool is driven any more.

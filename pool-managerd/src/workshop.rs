@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_types::{DeterminismLevel, DoctorCheck, EnginePlan, PoolFault};
+use api_types::{DeterminismLevel, EnginePlan, PoolFault};
 use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
 use container_runtime::Mount;
@@ -86,20 +86,6 @@ impl HostWorkshop {
     #[must_use]
     pub fn prepared(&self) -> Option<PreparedEngine> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What preparing the engine takes.
-    ///
-    /// # Errors
-    /// Why it cannot be prepared at all.
-    pub fn plan(&self) -> Result<EnginePlan, Failure> {
-        Ok(self.provider()?.plan())
-    }
-
-    /// Everything that would keep the engine from starting, in the order in which a start would meet it.
-    pub async fn examine(&self) -> Vec<DoctorCheck> {
-        let reading = self.devices.borrow().clone();
-        examine(&self.pool, &self.setup, &reading, Presence::Down).await
     }
 
     fn provider(&self) -> Result<Box<dyn EngineProvisioner>, Failure> {
@@ -256,6 +242,11 @@ fn simulation_mounts(pool: &Pool, reading: &Reading) -> Option<Vec<Mount>> {
         let folder = state.and_then(|file| Some(file.parent()?.to_owned()));
         folder.into_iter().map(|folder| Mount::read_write(folder.clone(), folder)).collect()
     })
+}
+
+/// What preparing the pool's engine takes. Nothing is looked at for it.
+pub(crate) fn plan(pool: &Pool, setup: &Setup) -> Result<EnginePlan, Failure> {
+    provider_for(pool, setup).map(|provider| provider.plan()).map_err(|error| unprepared(&error))
 }
 
 /// How the pool's engine is prepared.

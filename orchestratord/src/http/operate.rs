@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use catalog_core::ModelRef;
 use futures_util::stream;
+use pool_managerd::failure::Failure;
 use pool_managerd::logs::{EngineLog, Followed, Follower};
 use pool_managerd::machine::Conflict;
 use pool_managerd::pool::PoolHandle;
@@ -107,12 +108,9 @@ async fn stopped(app: &Arc<App>, id: &str, headers: &HeaderMap, body: Body) -> R
 
 /// `GET /v1/pools/{id}/plan`.
 pub(super) async fn plan(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    let planned = find(&app, &id).and_then(|pool| match app.manager.plan(&pool.id) {
-        Some(Ok(plan)) => Ok(Json(plan).into_response()),
-        Some(Err(failure)) => Err(ErrorEnvelope::new(ErrorKind::InvalidParams, failure.to_string())),
-        None => Err(external(pool)),
-    });
-    respond::result(planned)
+    let unplanned = |failure: Failure| ErrorEnvelope::new(ErrorKind::InvalidParams, failure.to_string());
+    let planned = find(&app, &id).and_then(|pool| app.manager.plan(&pool.config).map_err(unplanned));
+    respond::result(planned.map(|plan| Json(plan).into_response()))
 }
 
 /// `GET /v1/pools/{id}/logs`.

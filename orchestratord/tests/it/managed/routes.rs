@@ -61,10 +61,10 @@ async fn wrong_questions() {
         );
         assert!(error["message"].as_str().is_some_and(|it| it.contains("run by somebody else")), "{error}");
     }
-    for what in ["plan", "logs"] {
-        let (status, error) = got(&daemon, &format!("/v1/pools/theirs/{what}")).await;
-        assert_eq!((status, &error["code"]), (400, &json!("INVALID_PARAMS")), "{what}: {error}");
-    }
+    let (status, error) = got(&daemon, "/v1/pools/theirs/logs").await;
+    assert_eq!((status, &error["code"]), (400, &json!("INVALID_PARAMS")), "{error}");
+    let (status, plan) = got(&daemon, "/v1/pools/theirs/plan").await;
+    assert_eq!((status, &plan["steps"][0]["kind"]), (200, &json!("attach")), "{plan}");
     for query in ["lines=many", "lines=-1", "last=3", "follow=perhaps"] {
         let (status, error) = got(&daemon, &format!("/v1/pools/own/logs?{query}")).await;
         assert_eq!((status, &error["code"]), (400, &json!("INVALID_PARAMS")), "{query}: {error}");
