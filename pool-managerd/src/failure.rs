@@ -1,5 +1,6 @@
 //! What went wrong with a pool's engine, and whether trying again can help.
 
+use std::error::Error;
 use std::fmt;
 
 use api_types::PoolFault;
@@ -31,6 +32,17 @@ impl Failure {
     #[must_use]
     pub fn new(fault: PoolFault, message: impl Into<String>) -> Self {
         Self { fault, message: message.into(), fix: None }
+    }
+
+    /// What an error says: what happened, a semicolon, what to do. Its cause goes with what happened.
+    #[must_use]
+    pub fn of_error(fault: PoolFault, error: &dyn Error) -> Self {
+        let text = error.to_string();
+        let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+        match text.split_once("; ") {
+            Some((what, fix)) => Self::new(fault, format!("{what}{cause}")).with_fix(fix),
+            None => Self::new(fault, format!("{text}{cause}")),
+        }
     }
 
     /// The same with advice.

@@ -115,14 +115,6 @@ impl Supervision {
     /// Longest gap between two looks at an engine: placement does not rely on what is older than five seconds.
     pub const PROBE_INTERVAL_MAX_MS: u64 = 4000;
 
-    /// Time an engine has to become ready with a model of so many bytes.
-    #[must_use]
-    pub fn start_timeout(&self, model_bytes: u64) -> Duration {
-        let size = u128::from(model_bytes) * u128::from(self.start_ms_per_gib) / (1 << 30);
-        let ms = self.start_timeout_ms.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
-        Duration::from_millis(ms)
-    }
-
     /// Time an engine has to end when it is asked to.
     #[must_use]
     pub const fn stop_grace(&self) -> Duration {

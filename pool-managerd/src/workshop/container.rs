@@ -83,11 +83,11 @@ async fn runtime(preference: ContainerRuntime) -> Result<Runtime, Failure> {
         ContainerRuntime::Podman => Preference::Only(container_runtime::Backend::Podman),
         ContainerRuntime::Docker => Preference::Only(container_runtime::Backend::Docker),
     };
-    detect(preference).await.map_err(|error| split(PoolFault::MissingTool, &error))
+    detect(preference).await.map_err(|error| Failure::of_error(PoolFault::MissingTool, &error))
 }
 
 async fn present(runtime: &Runtime, image: &ImageRef) -> Result<PulledImage, Failure> {
-    let unusable = |error: &dyn std::error::Error| split(PoolFault::ContainerFailed, error);
+    let unusable = |error: &dyn std::error::Error| Failure::of_error(PoolFault::ContainerFailed, error);
     let digest = image.digest.to_string().parse().map_err(|error| unusable(&error))?;
     let wanted =
         container_runtime::ImageRef { image: image.image.clone(), tag: image.tag.clone(), digest: Some(digest) };
@@ -304,19 +304,9 @@ fn not_started(error: &RunError) -> Failure {
         RunError::NoGpuSupport(_) => PoolFault::NoCuda,
         _ => PoolFault::ContainerFailed,
     };
-    split(fault, error)
+    Failure::of_error(fault, error)
 }
 
 fn unwell(error: &ContainerError) -> Failure {
-    split(PoolFault::ContainerFailed, error)
-}
-
-/// Messages of the container runtime say what happened, a semicolon, and what to do.
-fn split(fault: PoolFault, error: &dyn std::error::Error) -> Failure {
-    let text = error.to_string();
-    let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
-    match text.split_once("; ") {
-        Some((what, fix)) => Failure::new(fault, format!("{what}{cause}")).with_fix(fix),
-        None => Failure::new(fault, format!("{text}{cause}")),
-    }
+    Failure::of_error(PoolFault::ContainerFailed, error)
 }

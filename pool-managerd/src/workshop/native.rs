@@ -15,7 +15,7 @@ use crate::diagnose::{Facts, Phase, diagnose};
 use crate::failure::Failure;
 use crate::logs::EngineLog;
 use crate::pool::{Engine, Sign};
-use crate::process::{EngineProcess, OomCounters, ProcessSpec, SpawnError, spawn};
+use crate::process::{EngineProcess, OomCounters, ProcessSpec, spawn};
 
 /// Starts an engine's program.
 pub(super) async fn start(
@@ -45,7 +45,8 @@ pub(super) async fn start(
         grace: workshop.pool.supervision.stop_grace(),
         oom: OomCounters::default(),
     };
-    let process = spawn(&workshop.guard, spec).await.map_err(|error| not_started(&error))?;
+    let process =
+        spawn(&workshop.guard, spec).await.map_err(|error| Failure::of_error(PoolFault::SpawnFailed, &error))?;
     let facts = Facts { engine: name, port };
     let alarm = LostAlarm::new(&log);
     Ok(Box::new(NativeEngine { process, log, facts, alarm, devices: workshop.devices.clone(), _socket: socket }))
@@ -103,14 +104,5 @@ impl Engine for NativeEngine {
             }
             diagnosis = self.alarm.lost() => Sign::Lost(diagnosis),
         }
-    }
-}
-
-fn not_started(error: &SpawnError) -> Failure {
-    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-    let text = error.to_string();
-    match text.split_once("; ") {
-        Some((what, fix)) => Failure::new(PoolFault::SpawnFailed, format!("{what}{cause}")).with_fix(fix),
-        None => Failure::new(PoolFault::SpawnFailed, format!("{text}{cause}")),
     }
 }
