@@ -16,6 +16,7 @@ pub mod throttle;
 pub mod estimate;
 pub mod policy;
 pub mod queue;
+pub mod residency;
 
 pub mod scheduler;
 

@@ -16,7 +16,7 @@ pub use decision::{DecisionLog, Exclusion, MAX_LISTED, NoCapacityReason, Outrank
 pub use explain::explain;
 pub use filter::{STALE_AFTER_MS, misfit, takes_work};
 pub use job::{JobSpec, ModelRequirements};
-pub use pool::{Load, PoolSnapshot};
+pub use pool::{ColdStart, Load, PoolSnapshot, Trouble};
 
 /// Everything a decision depends on.
 #[derive(Clone, Copy, Debug)]

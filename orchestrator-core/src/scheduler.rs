@@ -29,8 +29,8 @@ use pool::{Forecast, Pool};
 
 pub use query::Outlook;
 pub use types::{
-    Action, Admission, Canceled, Dispatch, NewTask, Outcome, PoolSpec, PoolView, Rejection, ReplicaFacts, ReplicaSpec,
-    ReplicaView, Requeued,
+    Action, Admission, Canceled, Dispatch, NewTask, Outcome, PoolDemand, PoolSpec, PoolView, Rejection, ReplicaFacts,
+    ReplicaSpec, ReplicaView, Requeued,
 };
 
 /// Pools, queues, leases and living tasks.
@@ -134,7 +134,7 @@ impl Scheduler {
     /// Copies what is counted here into what placement sees.
     fn refresh_load(&mut self, index: usize) {
         let (pool, snapshot) = (&self.pools[index], &mut self.snapshots[index]);
-        let (slots, free) = pool.slots();
+        let (slots, free) = pool.slots_to_come();
         snapshot.slots_free = i32::try_from(free).unwrap_or(i32::MAX);
         snapshot.queued = i32::try_from(pool.queue.len()).unwrap_or(i32::MAX);
         snapshot.class_full = PerClass {

@@ -15,7 +15,9 @@ const ASSUMED: f64 = 2.0;
 /// A prediction is not corrected by more than this factor, either way.
 const MOST_CORRECTION: f64 = 4.0;
 /// Kinds of wait that are told apart.
-const DEPTHS: usize = 5;
+const DEPTHS: usize = 6;
+/// The one of tasks whose model had to be loaded first: like no other.
+const LOADING: usize = DEPTHS - 1;
 
 /// What a prediction was about. Waits behind many tasks average out, short ones do not, so each depth has its own record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,12 @@ impl Situation {
     #[must_use]
     pub const fn immediate(priority: Priority) -> Self {
         Self { priority, depth: 0 }
+    }
+
+    /// A task whose model has to be loaded first.
+    #[must_use]
+    pub const fn loading(priority: Priority) -> Self {
+        Self { priority, depth: LOADING }
     }
 
     /// A task that waits with so many ahead.
@@ -116,7 +124,10 @@ impl Accuracy {
 /// The record of a situation, or of the one most like it that has enough to go by.
 fn nearest(records: &[Ratios; DEPTHS], depth: usize) -> Option<&Ratios> {
     let distance = |other: &usize| other.abs_diff(depth);
-    (0..DEPTHS).filter(|other| records[*other].sorted.len() >= ENOUGH).min_by_key(distance).map(|other| &records[other])
+    (0..DEPTHS)
+        .filter(|other| (*other == LOADING) == (depth == LOADING) && records[*other].sorted.len() >= ENOUGH)
+        .min_by_key(distance)
+        .map(|other| &records[other])
 }
 
 /// Share of tasks that take more than `ratio` times what was predicted, before anything was seen: half of them take more

@@ -160,6 +160,8 @@ words! {
     TieBreaker {
         /// Lowest predicted end; only when every feasible pool has hints.
         PredictedEnd = "predicted_end",
+        /// Its model is loaded, and that of the other is not.
+        Loaded = "loaded",
         /// It served the session last.
         Affinity = "affinity",
         /// Fewest busy slots and waiting tasks per slot.

@@ -77,7 +77,7 @@ fn explain_filter(input: &PlacementInput<'_>, reason: Reason, pool: Option<&Pool
         Reason::NoPools => unavailable("no pool is configured; the operator must add one"),
         Reason::EngineMismatch => engine_mismatch(input),
         Reason::ModelMismatch => model_mismatch(input),
-        Reason::NotReady => unready(format!("{at} is not ready yet; try again shortly")),
+        Reason::NotReady => not_ready(pool, &at),
         Reason::Draining => unready(format!("{at} is draining and takes no new task; try again later or use another")),
         Reason::StaleSnapshot => {
             unready(format!("{at} has not been heard from for {STALE_AFTER_S} s; try again shortly"))
@@ -91,6 +91,15 @@ fn explain_filter(input: &PlacementInput<'_>, reason: Reason, pool: Option<&Pool
             refusal.with_pool(PoolId::from(id))
         }
         _ => refusal,
+    }
+}
+
+/// A pool that is not ready: why, where that is known.
+fn not_ready(pool: Option<&PoolSnapshot>, at: &str) -> Refusal {
+    match pool.and_then(|pool| pool.trouble.as_ref()) {
+        Some(trouble) if trouble.lasting => unavailable(format!("{at} cannot be loaded: {}", trouble.text)),
+        Some(trouble) => unready(format!("{at} is not ready: {}", trouble.text)),
+        None => unready(format!("{at} is not ready yet; try again shortly")),
     }
 }
 

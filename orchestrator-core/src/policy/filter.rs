@@ -140,7 +140,9 @@ impl<'a> Filters<'a> {
     #[inline]
     fn memory(&self, pool: &PoolSnapshot) -> Option<Reason> {
         let lacks = |bytes| pool.vram_total_bytes > 0 && pool.vram_free_bytes < bytes;
-        self.job.est_kv_bytes.is_some_and(lacks).then_some(Reason::VramInsufficient)
+        // Before a model is loaded, others may have to go.
+        let counts = pool.cold.is_none() && self.job.est_kv_bytes.is_some_and(lacks);
+        counts.then_some(Reason::VramInsufficient)
     }
 }
 
@@ -161,7 +163,10 @@ fn model_needs(pool: &PoolSnapshot, needs: &ModelRequirements) -> Option<Reason>
 
 #[inline]
 fn state(pool: &PoolSnapshot, now_ms: u64) -> Option<Reason> {
-    if !pool.ready {
+    if pool.cold.is_some() {
+        // Its engine is not there yet, or goes; only somebody's wish keeps tasks from waiting for it.
+        pool.draining.then_some(Reason::Draining)
+    } else if !pool.ready {
         Some(Reason::NotReady)
     } else if pool.draining {
         Some(Reason::Draining)
@@ -192,10 +197,10 @@ pub(super) fn first_failure<'a>(input: &PlacementInput<'a>, scope: Scope, pool: 
     Filters::new(input, scope).failed(pool)
 }
 
-/// Whether a pool is in a state to take work, whatever the work is.
+/// Whether a pool is in a state to start work, whatever the work is.
 #[must_use]
 pub fn takes_work(pool: &PoolSnapshot, now_ms: u64) -> bool {
-    state(pool, now_ms).is_none()
+    pool.cold.is_none() && state(pool, now_ms).is_none()
 }
 
 /// Whether a pool cannot run a job whatever state it is in.

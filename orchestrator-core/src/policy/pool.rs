@@ -29,6 +29,32 @@ impl Load {
     }
 }
 
+/// A pool whose model is not loaded, or is about to make room for another, and is loaded when a task asks for it (LO-SWP-01).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdStart {
+    /// When it is predicted to take tasks, on the clock of `now_ms`; a time in the past means soon.
+    pub ready_at_ms: u64,
+    /// Whether that rests on earlier loads; if not it is a rough guess.
+    pub measured: bool,
+}
+
+impl ColdStart {
+    /// Predicted time until it takes tasks, in milliseconds.
+    #[must_use]
+    pub const fn wait_ms(&self, now_ms: u64) -> u64 {
+        self.ready_at_ms.saturating_sub(now_ms)
+    }
+}
+
+/// Why a pool is not ready, for those whom it refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What is wrong, and what to do about it.
+    pub text: Arc<str>,
+    /// It does not pass by waiting.
+    pub lasting: bool,
+}
+
 /// A pool at one moment (LO-PLC-11). What could not be observed is `None`, or 0 where a number says so; it is never guessed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSnapshot {
@@ -68,6 +94,10 @@ pub struct PoolSnapshot {
     pub draining: bool,
     /// It can take work.
     pub ready: bool,
+    /// It is loaded when a task asks for it; until then it takes tasks and starts none.
+    pub cold: Option<ColdStart>,
+    /// Why it is not ready, where that is known.
+    pub trouble: Option<Trouble>,
     /// The engine's own version.
     pub engine_version: Option<String>,
     /// Largest context of one slot that a task can really use, in tokens (OC-CORE-1015).
@@ -107,6 +137,8 @@ impl PoolSnapshot {
             device_mask: None,
             draining: false,
             ready: false,
+            cold: None,
+            trouble: None,
             engine_version: None,
             ctx_max_supported: None,
             quants: Arc::from([]),

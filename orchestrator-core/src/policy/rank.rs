@@ -12,6 +12,7 @@ pub(super) struct Candidate<'a> {
     pub(super) index: usize,
     /// `None` when the pool has no hints.
     predicted_end: Option<f64>,
+    is_cold: bool,
     is_home: bool,
     /// Busy slots and waiting tasks.
     work: i32,
@@ -30,6 +31,7 @@ impl<'a> Candidate<'a> {
         Self {
             index,
             predicted_end: predicted_end_ms(pool, job, tokens_per_s, now_ms),
+            is_cold: pool.cold.is_some(),
             is_home: job.session_affinity_pool.as_ref().is_some_and(|home| home.as_str() == id),
             work: pool.slots_total.saturating_sub(pool.slots_free).saturating_add(pool.queued),
             slots: pool.slots_total.max(1),
@@ -40,7 +42,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// ORCH-3902.1: the wait for a slot, then the first token, then the rest at the measured speed.
+/// ORCH-3902.1: the wait for a load and for a slot, then the first token, then the rest at the measured speed.
 #[inline]
 fn predicted_end_ms(pool: &PoolSnapshot, job: &JobSpec, tokens_per_s: f64, now_ms: u64) -> Option<f64> {
     let load = pool.load?;
@@ -48,7 +50,8 @@ fn predicted_end_ms(pool: &PoolSnapshot, job: &JobSpec, tokens_per_s: f64, now_m
         (Some(expected), _) => f64::from(expected.max(0)),
         (None, limit) => f64::from(limit?.max(0)) * pool.output_share.unwrap_or(1.0),
     };
-    let end = load.wait_ms(job.priority, now_ms) + pool.first_token_ms? + tokens_out * 1_000.0 / tokens_per_s;
+    let cold_ms = pool.cold.map_or(0, |cold| cold.wait_ms(now_ms)) as f64;
+    let end = cold_ms + load.wait_ms(job.priority, now_ms) + pool.first_token_ms? + tokens_out * 1_000.0 / tokens_per_s;
     Some(end).filter(|end| end.is_finite())
 }
 
@@ -90,6 +93,10 @@ impl Ranking {
         let end = if self.use_hints { step(one).cmp(&step(other)) } else { Ordering::Equal };
         if end.is_ne() {
             return (end, TieBreaker::PredictedEnd);
+        }
+        let cold = one.is_cold.cmp(&other.is_cold);
+        if cold.is_ne() {
+            return (cold, TieBreaker::Loaded);
         }
         let home = other.is_home.cmp(&one.is_home);
         if home.is_ne() {

@@ -6,8 +6,8 @@ use api_types::{DeterminismLevel, Engine, ErrorKind, PlacementMode, PlacementOve
 use proptest::prelude::*;
 
 use super::{
-    DecisionLog, JobSpec, Load, MAX_LISTED, ModelRequirements, NoCapacityReason as Reason, PlacementDecision,
-    PlacementInput, PoolSnapshot, STALE_AFTER_MS, TieBreaker, decide, explain,
+    ColdStart, DecisionLog, JobSpec, Load, MAX_LISTED, ModelRequirements, NoCapacityReason as Reason,
+    PlacementDecision, PlacementInput, PoolSnapshot, STALE_AFTER_MS, TieBreaker, decide, explain,
 };
 
 const NOW_MS: u64 = 100_000;
@@ -439,6 +439,7 @@ prop_compose! {
         (ready, draining, stale) in (prop::bool::weighted(0.8), prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
         (other_engine, other_model) in (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
         mask in 0_u8..2,
+        cold_ms in prop::option::weighted(0.2, 0_u64..200),
     ) -> PoolSnapshot {
         let mut made = pool("x");
         made.slots_total = slots_total;
@@ -450,6 +451,7 @@ prop_compose! {
         made.load = hinted.then(|| waiting(f64::from(queued) * 10.0));
         made.ready = ready;
         made.draining = draining;
+        made.cold = cold_ms.map(|wait_ms| ColdStart { ready_at_ms: NOW_MS + wait_ms, measured: true });
         made.heartbeat_ms = Some(if stale { 0 } else { NOW_MS });
         made.device_mask = Some(format!("GPU{mask}"));
         if other_engine {
@@ -503,7 +505,7 @@ fn by_elimination<'a>(pools: &'a [PoolSnapshot], job: &JobSpec) -> Option<(&'a P
     let able: Vec<&PoolSnapshot> = pools
         .iter()
         .filter(|pool| pool.engine == job.engine && pool.serves(&job.model_ref))
-        .filter(|pool| pool.ready && !pool.draining && pool.heartbeat_ms == Some(NOW_MS))
+        .filter(|pool| !pool.draining && (pool.cold.is_some() || (pool.ready && pool.heartbeat_ms == Some(NOW_MS))))
         .filter(|pool| !contains(&placement.avoid_pools, pool))
         .filter(|pool| placement.require_device_mask.is_none() || placement.require_device_mask == pool.device_mask)
         .collect();
@@ -532,10 +534,12 @@ fn by_elimination<'a>(pools: &'a [PoolSnapshot], job: &JobSpec) -> Option<(&'a P
     let score = |rule: TieBreaker, pool: &PoolSnapshot| -> f64 {
         match (rule, job.expected_tokens) {
             (TieBreaker::PredictedEnd, Some(tokens)) if hinted => {
-                let wait = pool.load.map_or(0.0, |load| load.wait_ms(job.priority, NOW_MS));
+                let cold = pool.cold.map_or(0, |cold| cold.wait_ms(NOW_MS)) as f64;
+                let wait = cold + pool.load.map_or(0.0, |load| load.wait_ms(job.priority, NOW_MS));
                 step(wait + 3.0 + f64::from(tokens) * 1_000.0 / perf(pool))
             }
             (TieBreaker::PredictedEnd, _) => 0.0,
+            (TieBreaker::Loaded, _) => f64::from(u8::from(pool.cold.is_some())),
             (TieBreaker::Affinity, _) => f64::from(u8::from(job.session_affinity_pool.as_ref() != Some(&pool.id))),
             (TieBreaker::LeastLoaded, _) => {
                 // Slots divide 6, so these fractions are exact.

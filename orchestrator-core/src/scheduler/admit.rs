@@ -161,6 +161,7 @@ impl Scheduler {
             predicted: Estimate { ms: 0, measured: false },
         };
         self.admitted += 1;
+        self.pools[index].usage.arrived(now_ms);
         self.tasks.insert(new.id, task);
         self.entered(index, priority, demand);
     }

@@ -7,7 +7,7 @@ use api_types::{PlacementMode, PoolId, Priority, ReplicaId, TaskId};
 use super::replica::Replica;
 use super::{Action, ReplicaFacts, Scheduler};
 use crate::estimate::{Accuracy, PoolSpeed};
-use crate::policy::{PlacementDecision, PoolSnapshot, decide, explain, misfit};
+use crate::policy::{ColdStart, PlacementDecision, PoolSnapshot, Trouble, decide, explain, misfit};
 use crate::queue::EnqueueError;
 
 impl Scheduler {
@@ -63,6 +63,26 @@ impl Scheduler {
     /// Lets a pool take work again.
     pub fn undrain(&mut self, pool_id: &PoolId, now_ms: u64) -> Vec<Action> {
         self.set_draining(pool_id, false, now_ms)
+    }
+
+    /// A pool's model is not loaded, or is to make room, and is loaded when a task asks for it: from now on it takes tasks and
+    /// starts none. `None`: it starts tasks when it is ready, and takes none when it is not. Its running tasks go on.
+    pub fn set_cold(&mut self, pool_id: &PoolId, cold: Option<ColdStart>, now_ms: u64) -> Vec<Action> {
+        let Some(index) = self.by_id.get(pool_id).copied().filter(|index| self.snapshots[*index].cold != cold) else {
+            return Vec::new();
+        };
+        let before = self.snapshots[index].clone();
+        self.snapshots[index].cold = cold;
+        self.pools[index].cold = cold;
+        self.refresh_load(index);
+        self.after_change(index, &before, now_ms)
+    }
+
+    /// What a refusal says of a pool that is not ready. An unknown pool changes nothing.
+    pub fn set_trouble(&mut self, pool_id: &PoolId, trouble: Option<Trouble>) {
+        if let Some(index) = self.by_id.get(pool_id) {
+            self.snapshots[*index].trouble = trouble;
+        }
     }
 
     fn set_draining(&mut self, pool_id: &PoolId, draining: bool, now_ms: u64) -> Vec<Action> {
@@ -211,7 +231,7 @@ impl Scheduler {
 
 /// Whether it takes work, as far as it was last heard from.
 const fn is_open(pool: &PoolSnapshot) -> bool {
-    pool.ready && !pool.draining
+    (pool.ready || pool.cold.is_some()) && !pool.draining
 }
 
 /// What decides whether it can run a task at all.

@@ -72,6 +72,7 @@ impl Scheduler {
         self.pools[task.pool].speed.observe(&observation(&task, outcome, now_ms));
         self.refresh_speed(task.pool);
         self.release(task_id, task.pool);
+        self.pools[task.pool].usage.touch(now_ms);
         let completed = outcome.end == End::Completed;
         if task.predicted.measured {
             let (predicted_ms, actual_ms) = (task.predicted.ms, now_ms.saturating_sub(task.dispatched_at_ms));
@@ -209,6 +210,7 @@ impl Scheduler {
         debug_assert!(replica.is_some(), "the caller checked for a free slot");
         let dispatched = task.take(TaskEvent::Dispatched);
         debug_assert!(dispatched, "only a waiting task is in a queue");
+        pool.usage.touch(now_ms);
         let attempt = task.dispatches;
         task.dispatches += 1;
         task.dispatched_at_ms = now_ms;

@@ -8,7 +8,7 @@ use super::replica::Replica;
 use super::{PoolSpec, Task};
 use crate::classes::PerClass;
 use crate::estimate::{Accuracy, Demand, Estimate, PoolSpeed, Situation, Waiting, predict_start_ms};
-use crate::policy::{Load, PoolSnapshot};
+use crate::policy::{ColdStart, Load, PoolSnapshot};
 use crate::queue::{Ahead, BoundedQueue};
 use crate::throttle::{RateLimit, Throttled, TokenBucket};
 
@@ -25,6 +25,9 @@ pub(super) struct Pool {
     pub(super) speed: PoolSpeed,
     pub(super) accuracy: Accuracy,
     pub(super) rates: PerClass<Option<Rate>>,
+    /// As in its snapshot.
+    pub(super) cold: Option<ColdStart>,
+    pub(super) usage: Usage,
     /// Whether it is on the list of pools that may be able to start something.
     pub(super) listed: bool,
 }
@@ -51,6 +54,35 @@ impl Rate {
     pub(super) fn take(&mut self, now_ms: u64) {
         let taken = self.bucket.take(now_ms);
         debug_assert!(taken.is_ok(), "the caller has checked");
+    }
+}
+
+/// When a pool was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// When a task was admitted, began or ended last.
+    pub(super) last_ms: u64,
+    arrived_ms: Option<u64>,
+    /// Usual time between two admissions.
+    pub(super) gap_ms: Option<u64>,
+}
+
+/// Weight of the past in the usual time between two admissions, of 8: what was usual an hour ago says little.
+const PAST: u64 = 6;
+
+impl Usage {
+    /// A task was admitted.
+    pub(super) fn arrived(&mut self, now_ms: u64) {
+        if let Some(before_ms) = self.arrived_ms.replace(now_ms) {
+            let gap_ms = now_ms.saturating_sub(before_ms);
+            let usual = |usual_ms: u64| (usual_ms.saturating_mul(PAST) + gap_ms.saturating_mul(8 - PAST)) / 8;
+            self.gap_ms = Some(self.gap_ms.map_or(gap_ms, usual));
+        }
+        self.touch(now_ms);
+    }
+
+    pub(super) fn touch(&mut self, now_ms: u64) {
+        self.last_ms = self.last_ms.max(now_ms);
     }
 }
 
@@ -112,6 +144,8 @@ impl Pool {
                 interactive: spec.rate_limits.interactive.map(Rate::new),
                 batch: spec.rate_limits.batch.map(Rate::new),
             },
+            cold: None,
+            usage: Usage::default(),
             listed: false,
         }
     }
@@ -176,19 +210,44 @@ impl Pool {
         self.usable().fold((0, 0), |(all, free), (_, replica)| (all + replica.slots, free + replica.free_slots()))
     }
 
+    /// The same once its model is loaded.
+    pub(super) fn slots_to_come(&self) -> (u32, u32) {
+        match self.cold {
+            None => self.slots(),
+            Some(_) => self.replicas.iter().fold((0, 0), |(all, free), replica| {
+                (all.saturating_add(replica.slots), free.saturating_add(replica.free_slots()))
+            }),
+        }
+    }
+
+    /// Predicted time until every running task has ended, in milliseconds.
+    pub(super) fn running_ms(&self, now_ms: u64) -> u64 {
+        self.leases.iter().map(|lease| lease.remainder_ms(&self.accuracy, now_ms)).max().unwrap_or(0)
+    }
+
+    /// Predicted time until every running and waiting task has ended, in milliseconds.
+    pub(super) fn backlog_ms(&self, now_ms: u64) -> u64 {
+        let waiting = |demand: &Demand| if demand.tasks == 0 { 0 } else { self.speed.service(demand).ms };
+        let work = waiting(&self.demand.interactive).saturating_add(waiting(&self.demand.batch));
+        self.running_ms(now_ms).saturating_add(work / u64::from(self.slots_to_come().0.max(1)))
+    }
+
     /// What is predicted for a task that has these ahead of it.
     pub(super) fn forecast(&self, priority: Priority, ahead: Ahead, demand: &Demand, now_ms: u64) -> Forecast {
         let start = self.predict_start(priority, ahead, now_ms);
         let service = self.speed.service(demand);
-        let situation = match start.ms {
+        let load_ms = self.cold.map_or(0, |cold| cold.wait_ms(now_ms));
+        let start_ms = start.ms.saturating_add(load_ms);
+        let situation = match start_ms {
+            _ if self.cold.is_some() => Situation::loading(priority),
             0 => Situation::immediate(priority),
             _ => Situation::waiting(priority, ahead.all()),
         };
         Forecast {
             situation,
-            start_ms: start.ms,
-            end_ms: start.ms.saturating_add(service.ms),
-            measured: start.measured && service.measured,
+            start_ms,
+            end_ms: start_ms.saturating_add(service.ms),
+            measured: start.measured && service.measured && self.cold.is_none_or(|cold| cold.measured),
         }
     }
 
@@ -198,7 +257,7 @@ impl Pool {
         let others = self.work_ahead(other(priority), ahead.others);
         let tasks_ahead = ahead.all() as u64;
         let waiting = Waiting {
-            free_slots: u64::from(self.slots().1),
+            free_slots: u64::from(self.slots_to_come().1),
             tasks_ahead,
             mean_service_ms: (own.ms + others.ms) / tasks_ahead.max(1),
         };

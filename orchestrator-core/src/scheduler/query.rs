@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use api_types::{PoolId, Priority, TaskId, TaskState};
 
-use super::{PoolView, ReplicaView, Scheduler, Task};
+use super::{PoolDemand, PoolView, ReplicaView, Scheduler, Task};
+use crate::classes::PerClass;
 use crate::estimate::{Demand, Prompt, Situation};
 use crate::policy::{JobSpec, takes_work};
+use crate::residency::Waiters;
 
 /// How things stand for a living task.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,6 +79,24 @@ impl Scheduler {
     #[must_use]
     pub fn active_leases(&self, pool_id: &PoolId) -> usize {
         self.by_id.get(pool_id).map_or(0, |index| self.pools[*index].leases.len())
+    }
+
+    /// What is asked of a pool; `None` for an unknown one.
+    #[must_use]
+    pub fn demand_on(&self, pool_id: &PoolId, now_ms: u64) -> Option<PoolDemand> {
+        let pool = &self.pools[*self.by_id.get(pool_id)?];
+        let waiters = |priority| {
+            let first = pool.queue.view(priority).next().and_then(|id| self.tasks.get(id));
+            Waiters { count: pool.queue.len_of(priority), oldest_ms: first.map_or(0, |task| task.admitted_at_ms) }
+        };
+        Some(PoolDemand {
+            running: pool.leases.len(),
+            running_ms: pool.running_ms(now_ms),
+            backlog_ms: pool.backlog_ms(now_ms),
+            waiting: PerClass { interactive: waiters(Priority::Interactive), batch: waiters(Priority::Batch) },
+            last_used_ms: pool.usage.last_ms,
+            gap_ms: pool.usage.gap_ms,
+        })
     }
 
     /// Predicted wait until a task starts, in milliseconds; 0 once it runs, `None` once it has ended.

@@ -7,6 +7,7 @@ use crate::classes::PerClass;
 use crate::estimate::{PoolSpeed, Prompt};
 use crate::policy::{DecisionLog, JobSpec, PoolSnapshot};
 use crate::queue::QueueLimits;
+use crate::residency::Waiters;
 use crate::task::End;
 use crate::throttle::RateLimit;
 
@@ -209,6 +210,23 @@ pub enum Action {
         /// Why.
         refusal: Refusal,
     },
+}
+
+/// What is asked of a pool: what the memory of its devices is planned by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolDemand {
+    /// Slots in use by our tasks.
+    pub running: usize,
+    /// Predicted time until those tasks have ended, in milliseconds.
+    pub running_ms: u64,
+    /// Predicted time until those and all that wait have ended, in milliseconds.
+    pub backlog_ms: u64,
+    /// Tasks that wait.
+    pub waiting: PerClass<Waiters>,
+    /// When a task was admitted, began or ended last, in milliseconds.
+    pub last_used_ms: u64,
+    /// Usual time between two admissions, in milliseconds, once known.
+    pub gap_ms: Option<u64>,
 }
 
 /// A pool as it is now.

@@ -1,0 +1,4 @@
+//! Stories of memory.
+
+mod ledger;
+mod stories;
