@@ -139,12 +139,11 @@ impl Ledger {
     pub fn available(&self, device: usize) -> Option<u64> {
         let book = self.devices.get(device)?;
         let free = book.free?;
-        let (mut outstanding, mut seen) = (0_u64, 0_u64);
-        let living = self.claims.values().flat_map(|claim| &claim.shares);
-        for share in living.chain(self.ended.iter().map(|(_, share)| share)).filter(|share| share.device == device) {
-            outstanding += share.outstanding();
-            seen += share.seen();
-        }
+        let of = |share: &&Share| share.device == device;
+        let living = self.claims.values().flat_map(|claim| &claim.shares).filter(of);
+        let ended = self.ended.iter().map(|(_, share)| share).filter(of);
+        let outstanding: u64 = living.clone().chain(ended).map(Share::outstanding).sum();
+        let seen: u64 = living.map(Share::seen).sum();
         // What nobody of ours holds, others do; what they do not use of their reserve, they may.
         let others = book.total.saturating_sub(free).saturating_sub(seen).saturating_sub(book.coming_at_most);
         Some(free.saturating_sub(outstanding).saturating_sub(book.reserve.saturating_sub(others)))

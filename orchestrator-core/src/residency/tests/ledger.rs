@@ -157,7 +157,7 @@ fn promises_count_until_they_are_seen() {
     ledger.released(0, 8);
     assert_eq!((ledger.available(device), ledger.coming(device, 9)), (Some(14_000), 9_000));
     ledger.read(device, Some(14_500), &[], 9);
-    assert_eq!((ledger.available(device), ledger.coming(device, 10)), (Some(14_500), 9_000), "it is not back yet");
+    assert_eq!((ledger.available(device), ledger.coming(device, 10)), (Some(14_000), 9_000), "it is not back yet");
     ledger.read(device, Some(23_500), &[], 10);
     assert_eq!((ledger.available(device), ledger.coming(device, 11)), (Some(23_000), 0));
 }
