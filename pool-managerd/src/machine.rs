@@ -24,7 +24,7 @@ use crate::failure::Failure;
 #[derive(Clone, Debug, PartialEq)]
 enum State {
     Stopped,
-    /// Devices, model and engine, in this order (ORCH-3504).
+    /// Devices, model, engine and memory, in this order (ORCH-3504).
     Preparing(Gate),
     /// The process is being started.
     Spawning,
@@ -48,6 +48,10 @@ enum State {
     },
     /// Drained, and up.
     Idle,
+    /// Drained; its sessions are put away before it is unloaded.
+    Parking {
+        until_ms: u64,
+    },
     /// The engine has been asked to end.
     Stopping {
         kill_at_ms: u64,
@@ -69,6 +73,7 @@ enum Gate {
     Devices,
     Model,
     Engine,
+    Memory,
 }
 
 /// What comes after the engine has ended or its tasks have.
@@ -78,6 +83,8 @@ enum Then {
     Stay,
     /// The engine is stopped.
     Stop,
+    /// The engine is unloaded; it comes back when it is asked for.
+    Unload,
     /// Another start, as the last failure asks for.
     Recover,
     /// The reload goes on: the engine is started with the other model.
@@ -98,13 +105,17 @@ pub struct Machine {
     failure: Option<Failure>,
     restarts: Restarts,
     reload: Option<Reload>,
+    /// It is loaded when it is asked for.
+    lazy: bool,
+    /// Without an engine it waits to be asked for, rather than for somebody to start it.
+    on_call: bool,
     shutting_down: bool,
 }
 
 impl Machine {
-    /// A pool that has never been started.
+    /// A pool that has never been started. One that is `lazy` waits to be asked for, unless somebody stops it.
     #[must_use]
-    pub fn new(model: String, limits: Limits) -> Self {
+    pub fn new(model: String, lazy: bool, limits: Limits) -> Self {
         Self {
             limits,
             model,
@@ -115,6 +126,8 @@ impl Machine {
             failure: None,
             restarts: Restarts::default(),
             reload: None,
+            lazy,
+            on_call: lazy,
             shutting_down: false,
         }
     }
@@ -123,12 +136,13 @@ impl Machine {
     #[must_use]
     pub const fn state(&self) -> PoolState {
         match self.state {
+            State::Stopped if self.on_call && self.failure.is_none() => PoolState::Cold,
             State::Stopped => PoolState::Stopped,
             State::Preparing(_) => PoolState::Preparing,
             State::Spawning | State::Loading { .. } | State::Testing { .. } => PoolState::Starting,
             State::Serving { .. } => PoolState::Ready,
             State::Draining { .. } | State::Idle => PoolState::Draining,
-            State::Stopping { .. } => PoolState::Stopping,
+            State::Parking { .. } | State::Stopping { .. } => PoolState::Stopping,
             State::BackingOff { .. } => PoolState::BackingOff,
             State::Failed { .. } => PoolState::Failed,
         }
@@ -151,6 +165,7 @@ impl Machine {
                 | State::Serving { .. }
                 | State::Draining { .. }
                 | State::Idle
+                | State::Parking { .. }
                 | State::Stopping { .. }
         )
     }
@@ -223,6 +238,7 @@ impl Machine {
         match self.state {
             State::Loading { until_ms, .. }
             | State::Testing { until_ms }
+            | State::Parking { until_ms }
             | State::Draining { until_ms: Some(until_ms), .. }
             | State::BackingOff { until_ms }
             | State::Failed { until_ms: Some(until_ms), .. } => Some(until_ms),
@@ -241,17 +257,18 @@ impl Machine {
         }
         let reloading = self.reload.as_ref().is_some_and(Reload::is_under_way);
         match (event, &self.state) {
-            (Event::Drain { .. } | Event::Stop { .. } | Event::Reload { .. }, _) if reloading => {
+            (Event::Drain { .. } | Event::Stop { .. } | Event::Unload | Event::Reload { .. }, _) if reloading => {
                 Err(Conflict::Reloading)
             }
-            (Event::Reload { .. }, State::Draining { .. } | State::Idle | State::Stopping { .. }) => {
-                Err(Conflict::Draining)
-            }
+            (
+                Event::Reload { .. },
+                State::Draining { .. } | State::Idle | State::Parking { .. } | State::Stopping { .. },
+            ) => Err(Conflict::Draining),
             (
                 Event::Reload { .. } | Event::Drain { .. },
                 State::Preparing(_) | State::Spawning | State::Loading { .. } | State::Testing { .. },
             ) => Err(Conflict::Starting),
-            (Event::Drain { .. }, State::Stopping { .. }) => Err(Conflict::Draining),
+            (Event::Drain { .. }, State::Parking { .. } | State::Stopping { .. }) => Err(Conflict::Draining),
             (Event::Drain { .. }, State::Stopped | State::BackingOff { .. } | State::Failed { .. }) => {
                 Err(Conflict::NotServing)
             }
@@ -264,15 +281,18 @@ impl Machine {
         let mut todo = Vec::new();
         match event {
             _ if self.check(&event).is_err() && event.is_wish() => {}
-            Event::Start => self.start(&mut todo),
-            Event::Drain { for_ms } => self.drain(Then::Stay, for_ms, now_ms, &mut todo),
-            Event::Stop { for_ms } => self.stop(for_ms, now_ms, &mut todo),
-            Event::Reload { model } => self.begin_reload(model, &mut todo),
+            Event::Start => self.start(now_ms, &mut todo),
+            Event::Drain { for_ms } => self.drain(Then::Stay, Some(for_ms), now_ms, &mut todo),
+            Event::Stop { for_ms } => self.stop(Then::Stop, Some(for_ms), now_ms, &mut todo),
+            Event::Unload => self.stop(Then::Unload, None, now_ms, &mut todo),
+            Event::Reload { model } => self.begin_reload(model, now_ms, &mut todo),
             Event::ShutDown => self.shut_down(now_ms, &mut todo),
             Event::Staged(ticket, staged) if self.stages_reload(ticket) => self.reload_staged(staged, &mut todo),
             Event::Devices(ticket, _)
             | Event::Staged(ticket, _)
             | Event::Prepared(ticket, _)
+            | Event::Reserved(ticket, _)
+            | Event::Parked(ticket)
             | Event::Spawned(ticket, _)
             | Event::Progress(ticket)
             | Event::Probed(ticket, _)
@@ -286,6 +306,8 @@ impl Machine {
                 self.passed(Gate::Model, staged, now_ms, &mut todo);
             }
             Event::Prepared(_, prepared) => self.passed(Gate::Engine, prepared, now_ms, &mut todo),
+            Event::Reserved(_, reserved) => self.passed(Gate::Memory, reserved, now_ms, &mut todo),
+            Event::Parked(_) => self.parked(now_ms, &mut todo),
             Event::Spawned(_, spawned) => self.spawned(spawned, now_ms, &mut todo),
             Event::Progress(_) => self.progressed(now_ms),
             Event::Probed(_, probe) => self.probed(probe, now_ms, &mut todo),

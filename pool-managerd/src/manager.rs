@@ -131,6 +131,7 @@ impl Manager {
             let (driver, handle) = Driver::new(PoolSetup {
                 id: id.clone(),
                 model: managed.config.model.clone(),
+                lazy: managed.config.activation == Activation::OnDemand,
                 supervision: managed.config.supervision.clone(),
                 workshop: Arc::clone(&managed.workshop) as _,
                 host: Arc::clone(host),

@@ -11,7 +11,7 @@ mod seams;
 use api_types::PoolId;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::driver::{Driver, MEMORY_BACK, PoolSetup};
+pub use self::driver::{Driver, PoolSetup};
 pub use self::report::{Activity, EngineIdentity, PoolReport};
 pub use self::seams::{Engine, Host, Sign, StagedModel, Started, Workshop};
 use crate::failure::Failure;
@@ -75,6 +75,14 @@ impl PoolHandle {
     /// [`Conflict`]; nothing is changed.
     pub async fn stop(&self, for_ms: u64) -> Result<(), Conflict> {
         self.wish(Event::Stop { for_ms }).await
+    }
+
+    /// Has its engine unloaded once nothing runs on it; it is loaded again when it is asked for.
+    ///
+    /// # Errors
+    /// [`Conflict`]; nothing is changed.
+    pub async fn unload(&self) -> Result<(), Conflict> {
+        self.wish(Event::Unload).await
     }
 
     /// Has it serve another model, if that works.

@@ -22,17 +22,17 @@ use engine_provisioner::{
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::devices::{DeviceMask, Devices, MaskError, NoDevices, Reading};
 use crate::failure::Failure;
 use crate::logs::EngineLog;
-use crate::pool::{Activity, EngineIdentity, MEMORY_BACK, StagedModel, Started, Workshop};
+use crate::pool::{Activity, EngineIdentity, StagedModel, Started, Workshop};
 use crate::process::GuardProgram;
 pub(crate) use examine::{Presence, examine};
 pub(crate) use fit::lacking;
 use fit::mib;
+pub use fit::need_of;
 
 /// Longest path of a Unix socket. Source: unix(7), `sun_path`.
 const SOCKET_PATH_MAX: usize = 107;
@@ -151,22 +151,7 @@ impl Workshop for HostWorkshop {
         let Some(mask) = self.mask() else { return Ok(()) };
         let reading = self.devices.borrow().clone();
         let Ok(found) = reading.as_ref() else { return Ok(()) };
-        lacking(&mask, found, model, self.split(), when_empty).map_or(Ok(()), Err)
-    }
-
-    async fn await_memory(&self, model: &StagedModel, until: Instant) {
-        let Some(mask) = self.mask() else { return };
-        let mut readings = self.devices.clone();
-        loop {
-            let reading = readings.borrow_and_update().clone();
-            let Ok(found) = reading.as_ref() else { return };
-            if lacking(&mask, found, model, self.split(), false).is_none() {
-                return;
-            }
-            if !matches!(timeout_at(until, readings.changed()).await, Ok(Ok(()))) {
-                return;
-            }
-        }
+        lacking(&mask, found, model, self.split(), self.pool.slots.get(), when_empty).map_or(Ok(()), Err)
     }
 
     async fn prepare(&self, activity: &Activity, cancel: &CancellationToken) -> Result<EngineIdentity, Failure> {
@@ -191,7 +176,6 @@ impl Workshop for HostWorkshop {
         let not_ready = |what: &str| Failure::new(PoolFault::SpawnFailed, format!("the {what} is not prepared"));
         let mask = self.mask().ok_or_else(|| not_ready("set of devices"))?;
         let prepared = self.prepared().ok_or_else(|| not_ready("engine"))?;
-        self.await_memory(model, Instant::now() + MEMORY_BACK).await;
         let (engine, endpoint) = match &prepared.artifact {
             EngineArtifact::Program(program) => {
                 let listen = self.place_to_listen(&prepared)?;

@@ -17,7 +17,9 @@ wire_words! {
         External = "external",
         /// There is no engine, and none is wanted: nobody has asked for one, or somebody had it stopped.
         Stopped = "stopped",
-        /// Devices, engine and model are made ready.
+        /// Its model is not loaded, and is when a task asks for it.
+        Cold = "cold",
+        /// Devices, engine and model are made ready, and there is memory for them.
         Preparing = "preparing",
         /// The engine's process is up and loads its model.
         Starting = "starting",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api_types::{DoctorCheck, Engine, PoolFault};
 use catalog_core::ModelRef;
-use catalog_core::files::{self, fit};
+use catalog_core::files;
 use config_schema::{Config, Pool};
 use model_provisioner::{Environment, FetchSettings, Fetcher, Sources, Web};
 
@@ -13,7 +13,7 @@ use super::{failed, passed, warned};
 use crate::devices::{DeviceMask, Reading};
 use crate::failure::Failure;
 use crate::pool::StagedModel;
-use crate::workshop::{Presence, lacking, resolve};
+use crate::workshop::{Presence, lacking, need_of, resolve};
 
 const NAME: &str = "model";
 
@@ -94,23 +94,23 @@ async fn here(
             return failed(NAME, Some(&pool.id), &failure);
         }
     };
-    let longest = info.facts.ctx_max.and_then(|longest| u32::try_from(longest).ok());
-    let ctx = pool.ctx.map(std::num::NonZeroU32::get).or(longest);
-    let need = info.shape.zip(ctx).map(|(shape, ctx)| fit::need(&shape, ctx, pool.slots.get()).total());
-    let Some((need_bytes, mask)) = need.zip(mask) else { return passed(NAME, Some(&pool.id), shown) };
+    let Some(((need_bytes, shape), mask)) = need_of(info, pool).zip(mask) else {
+        return passed(NAME, Some(&pool.id), shown);
+    };
     let Ok(found) = reading.as_ref() else { return passed(NAME, Some(&pool.id), shown) };
     let model = StagedModel {
         reference: pool.model.clone(),
         path: shown.clone().into(),
         bytes: 0,
         need_bytes: Some(need_bytes),
+        shape: Some(shape),
     };
-    if let Some(failure) = lacking(&mask, found, &model, pool.tensor_split.as_deref(), true) {
+    if let Some(failure) = lacking(&mask, found, &model, pool.tensor_split.as_deref(), pool.slots.get(), true) {
         return failed(NAME, Some(&pool.id), &failure);
     }
     // What a running engine holds is its own.
     let lacks = (presence == Presence::Down)
-        .then(|| lacking(&mask, found, &model, pool.tensor_split.as_deref(), false))
+        .then(|| lacking(&mask, found, &model, pool.tensor_split.as_deref(), pool.slots.get(), false))
         .flatten();
     match lacks {
         Some(failure) => warned(NAME, Some(&pool.id), &failure),

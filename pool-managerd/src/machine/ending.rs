@@ -18,7 +18,8 @@ impl Machine {
             | State::Testing { .. }
             | State::Serving { .. }
             | State::Draining { .. }
-            | State::Idle => self.lose(failure, now_ms, todo),
+            | State::Idle
+            | State::Parking { .. } => self.lose(failure, now_ms, todo),
             // What it says while it ends by our wish means nothing; the next start looks at the devices first.
             State::Stopping { .. } | State::Stopped | State::BackingOff { .. } | State::Failed { .. } => {}
         }
@@ -28,6 +29,7 @@ impl Machine {
     pub(super) fn lose(&mut self, failure: Failure, now_ms: u64, todo: &mut Vec<Action>) {
         let then = match self.state {
             State::Draining { then: Then::Stop | Then::Stay, .. } | State::Idle => Then::Stop,
+            State::Draining { then: Then::Unload, .. } | State::Parking { .. } => Then::Unload,
             _ => Then::Recover,
         };
         let hung = failure.fault == PoolFault::Hung;
@@ -51,6 +53,11 @@ impl Machine {
         match self.state {
             State::Stopping { then, .. } => self.ended(then, now_ms, todo),
             State::Draining { then: Then::Switch, .. } => self.fail(failure, now_ms, todo),
+            // It was to end anyway.
+            State::Draining { then: Then::Unload, .. } | State::Parking { .. } => {
+                todo.push(Action::Abandon);
+                self.rest();
+            }
             State::Draining { .. } | State::Idle => {
                 self.failure = Some(failure);
                 self.rest_with_failure();
@@ -69,6 +76,7 @@ impl Machine {
             return self.rest();
         }
         match then {
+            Then::Unload => self.rest(),
             Then::Stay | Then::Stop if self.failure.is_some() => self.rest_with_failure(),
             Then::Stay | Then::Stop => self.rest(),
             Then::Switch => self.switch(todo),
@@ -83,8 +91,19 @@ impl Machine {
     pub(super) fn idle(&mut self, now_ms: u64, todo: &mut Vec<Action>) {
         match self.state {
             State::Draining { then: Then::Stay, .. } => self.state = State::Idle,
+            State::Draining { then: Then::Unload, .. } => {
+                self.state = State::Parking { until_ms: now_ms.saturating_add(self.limits.park_ms) };
+                todo.push(Action::Park(self.ticket));
+            }
             State::Draining { then, .. } => self.terminate(then, now_ms, todo),
             _ => {}
+        }
+    }
+
+    /// What the engine can keep of its sessions is kept.
+    pub(super) fn parked(&mut self, now_ms: u64, todo: &mut Vec<Action>) {
+        if matches!(self.state, State::Parking { .. }) {
+            self.terminate(Then::Unload, now_ms, todo);
         }
     }
 
@@ -123,6 +142,10 @@ impl Machine {
                     Then::Stay => *until_ms = None,
                     then => self.terminate(then, now_ms, todo),
                 }
+            }
+            State::Parking { .. } => {
+                todo.push(Action::Abandon);
+                self.terminate(Then::Unload, now_ms, todo);
             }
             State::Stopping { killed, .. } => {
                 *killed = true;

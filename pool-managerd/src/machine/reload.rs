@@ -35,7 +35,7 @@ impl Reload {
 }
 
 impl Machine {
-    pub(super) fn begin_reload(&mut self, model: String, todo: &mut Vec<Action>) {
+    pub(super) fn begin_reload(&mut self, model: String, now_ms: u64, todo: &mut Vec<Action>) {
         let serving = matches!(self.state, State::Serving { .. });
         // The ticket of the engine that serves stays valid: its probes and its end are still wanted.
         let ticket = serving.then(|| self.issue());
@@ -52,7 +52,7 @@ impl Machine {
             Some(ticket) => todo.push(Action::Stage { ticket, model }),
             None => {
                 self.model = model;
-                self.start(todo);
+                self.start(now_ms, todo);
             }
         }
     }
@@ -85,7 +85,7 @@ impl Machine {
             self.model_bytes = reload.new_bytes;
         }
         self.renew();
-        self.spawn(todo);
+        self.reserve(todo);
     }
 
     /// If a reload is under way, it has failed: the old model it is again. Whether there was one to go back to.

@@ -1,4 +1,4 @@
-//! The way to readiness: devices, weights, engine, process, probe, self-test.
+//! The way to readiness: devices, weights, engine, memory, process, probe, self-test.
 
 use api_types::PoolFault;
 
@@ -31,8 +31,14 @@ impl Machine {
                 self.state = State::Preparing(Gate::Engine);
                 todo.push(Action::Prepare(self.ticket));
             }
-            Gate::Engine => self.spawn(todo),
+            Gate::Engine => self.reserve(todo),
+            Gate::Memory => self.spawn(todo),
         }
+    }
+
+    pub(super) fn reserve(&mut self, todo: &mut Vec<Action>) {
+        self.state = State::Preparing(Gate::Memory);
+        todo.push(Action::Reserve { ticket: self.ticket, model: self.model.clone() });
     }
 
     pub(super) fn spawn(&mut self, todo: &mut Vec<Action>) {

@@ -16,6 +16,7 @@ const LIMITS: Limits = Limits {
     circuit_restarts: 5,
     circuit_window_ms: 10_000,
     self_test: true,
+    park_ms: 30,
 };
 
 /// A machine with a clock of its own.
@@ -26,7 +27,7 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        Self { machine: Machine::new("old".to_owned(), LIMITS), now_ms: 1_000_000 }
+        Self { machine: Machine::new("old".to_owned(), false, LIMITS), now_ms: 1_000_000 }
     }
 
     fn serving() -> Self {
@@ -47,6 +48,7 @@ impl Story {
 
     fn load(&mut self) {
         let ticket = self.machine.ticket();
+        self.on(Event::Reserved(ticket, Ok(())));
         self.on(Event::Spawned(ticket, Ok(())));
         self.on(Event::Probed(ticket, Probe::Ready));
         self.on(Event::Tested(ticket, Ok(())));
@@ -68,7 +70,7 @@ impl Story {
     }
 }
 
-/// ORCH-3504, ORCH-3421, ORCH-3821, ORCH-3049, LO-POOL-06: devices, weights, engine, probe, self-test, in this order.
+/// ORCH-3504, ORCH-3421, ORCH-3821, ORCH-3049, LO-POOL-06, LO-SWP-02: devices, weights, engine, memory, probe, self-test, in this order.
 #[test]
 fn the_gates_are_passed_in_order() {
     let mut story = Story::new();
@@ -81,7 +83,9 @@ fn the_gates_are_passed_in_order() {
     }
     assert_eq!(story.on(Event::Devices(1, Ok(()))), [Action::Stage { ticket: 1, model: "old".to_owned() }]);
     assert_eq!(story.on(Event::Staged(1, Ok(7))), [Action::Prepare(1)]);
-    assert_eq!(story.on(Event::Prepared(1, Ok(()))), [Action::Spawn { ticket: 1, model: "old".to_owned() }]);
+    assert_eq!(story.on(Event::Prepared(1, Ok(()))), [Action::Reserve { ticket: 1, model: "old".to_owned() }]);
+    assert_eq!(story.machine.state(), PoolState::Preparing, "no engine before there is memory");
+    assert_eq!(story.on(Event::Reserved(1, Ok(()))), [Action::Spawn { ticket: 1, model: "old".to_owned() }]);
     assert_eq!(story.on(Event::Spawned(1, Ok(()))), []);
     assert_eq!(story.machine.state(), PoolState::Starting);
     assert_eq!(story.on(Event::Probed(1, Probe::Loading)), []);
@@ -151,6 +155,7 @@ fn a_start_has_time_as_long_as_it_gets_on() {
     story.on(Event::Devices(1, Ok(())));
     story.on(Event::Staged(1, Ok(10 << 30)));
     story.on(Event::Prepared(1, Ok(())));
+    story.on(Event::Reserved(1, Ok(())));
     story.on(Event::Spawned(1, Ok(())));
     let started = story.now_ms;
     let window = 1000 + 10 * 100;
@@ -217,6 +222,44 @@ fn a_stop_is_polite_then_firm() {
     assert_eq!(story.after(1_000_000), []);
 }
 
+/// LO-SWP-03, LO-SWP-07: an engine whose memory is wanted ends when nothing runs on it, after it has put its sessions away, and the pool
+/// waits to be asked for again; one that somebody has stopped does not.
+#[test]
+fn an_unloaded_pool_waits_to_be_asked_for() {
+    let mut story = Story::serving();
+    assert_eq!(story.on(Event::Unload), [Action::Close(Why::Unload)]);
+    assert_eq!(story.after(1_000_000), [], "nothing is cut");
+    let ticket = story.machine.ticket();
+    assert_eq!(story.on(Event::Idle), [Action::Park(ticket)]);
+    assert_eq!(story.on(Event::Parked(ticket)), [Action::Terminate]);
+    story.fails(PoolFault::Killed);
+    assert_eq!((story.machine.state(), story.machine.failure()), (PoolState::Cold, None));
+    assert!(matches!(story.on(Event::Start)[..], [Action::CheckDevices(_)]));
+    assert_eq!(story.on(Event::Unload), [Action::Abandon], "nobody waits for it any more");
+    assert_eq!(story.machine.state(), PoolState::Cold);
+    story.come_up();
+    story.on(Event::Stop { for_ms: 0 });
+    story.on(Event::Idle);
+    story.fails(PoolFault::Killed);
+    assert_eq!(story.machine.state(), PoolState::Stopped);
+}
+
+/// LO-SWP-07: an engine that does not come to an end with its sessions loses them.
+#[test]
+fn sessions_hold_up_an_unload_for_a_while_only() {
+    let mut story = Story::serving();
+    story.on(Event::Unload);
+    story.on(Event::Idle);
+    assert_eq!(story.after(LIMITS.park_ms - 1), []);
+    assert_eq!(story.after(1), [Action::Abandon, Action::Terminate]);
+    // Somebody asks for it in the meantime.
+    let mut story = Story::serving();
+    story.on(Event::Unload);
+    story.on(Event::Idle);
+    assert_eq!(story.on(Event::Start), [Action::Abandon, Action::Terminate]);
+    assert!(matches!(story.fails(PoolFault::Killed)[..], [Action::CheckDevices(_)]));
+}
+
 /// ORCH-3038.1, LO-POOL-01: a reload exchanges the engine when no task runs, and cuts none.
 #[test]
 fn a_reload_waits_for_running_tasks() {
@@ -231,7 +274,7 @@ fn a_reload_waits_for_running_tasks() {
     assert_eq!(story.after(1_000_000_000), [], "nothing is cut");
     assert_eq!(story.on(Event::Idle), [Action::Terminate]);
     let todo = story.fails(PoolFault::Crashed);
-    assert!(matches!(&todo[..], [Action::Spawn { model, .. }] if model == "new"), "{todo:?}");
+    assert!(matches!(&todo[..], [Action::Reserve { model, .. }] if model == "new"), "{todo:?}");
     story.load();
     assert_eq!(story.machine.model(), "new");
     assert_eq!(story.machine.reload().map(|reload| reload.state), Some(ReloadState::Done));
@@ -253,6 +296,8 @@ fn a_reload_that_fails_brings_the_old_model_back() {
     story.on(Event::Staged(ticket, Ok(5)));
     story.on(Event::Idle);
     story.fails(PoolFault::Crashed);
+    let reserved = Event::Reserved(story.machine.ticket(), Ok(()));
+    story.on(reserved);
     let spawned = Event::Spawned(story.machine.ticket(), Ok(()));
     story.on(spawned);
     assert!(matches!(story.fails(PoolFault::ModelUnusable)[..], [Action::Abandon, Action::CheckDevices(_)]));
@@ -296,6 +341,7 @@ fn any_event() -> impl Strategy<Value = (u64, Happening)> {
         Just(Happening::Wish(Event::Start)),
         (0..400_u64).prop_map(|for_ms| Happening::Wish(Event::Drain { for_ms })),
         (0..400_u64).prop_map(|for_ms| Happening::Wish(Event::Stop { for_ms })),
+        Just(Happening::Wish(Event::Unload)),
         prop_oneof![Just("a"), Just("b")].prop_map(|model| Happening::Wish(Event::Reload { model: model.to_owned() })),
         Just(Happening::Back(true)),
         Just(Happening::Back(true)),
@@ -353,9 +399,12 @@ impl World {
                     let more = machine.on(Event::Spawned(ticket, spawned), now_ms);
                     self.carry_out(machine, more, now_ms);
                 }
-                Action::CheckDevices(_) | Action::Stage { .. } | Action::Prepare(_) | Action::Test(_) => {
-                    self.work.push(action);
-                }
+                Action::CheckDevices(_)
+                | Action::Stage { .. }
+                | Action::Prepare(_)
+                | Action::Reserve { .. }
+                | Action::Park(_)
+                | Action::Test(_) => self.work.push(action),
                 Action::Abandon => self.work.clear(),
                 Action::Open { .. } => self.open = true,
                 Action::Close(_) => self.open = false,
@@ -375,6 +424,8 @@ impl World {
             Action::CheckDevices(ticket) => Event::Devices(ticket, done(well)),
             Action::Stage { ticket, .. } => Event::Staged(ticket, done(well).map(|()| 1 << 30)),
             Action::Prepare(ticket) => Event::Prepared(ticket, done(well)),
+            Action::Reserve { ticket, .. } => Event::Reserved(ticket, done(well)),
+            Action::Park(ticket) => Event::Parked(ticket),
             Action::Test(ticket) => Event::Tested(ticket, done(well)),
             other => unreachable!("{other:?} is no work"),
         })
@@ -386,7 +437,7 @@ proptest! {
     /// passed every gate, a stop is obeyed, and the pool never waits for something that does not come.
     #[test]
     fn promises_hold_in_any_story(story in proptest::collection::vec(any_event(), 1..300)) {
-        let mut machine = Machine::new("a".to_owned(), LIMITS);
+        let mut machine = Machine::new("a".to_owned(), false, LIMITS);
         let mut world = World::default();
         let (mut now_ms, mut tested) = (1_000_000, None);
         for (later_ms, happening) in story {

@@ -3,17 +3,24 @@
 use super::{Action, Machine, State, Then, Why};
 
 impl Machine {
-    pub(super) fn start(&mut self, todo: &mut Vec<Action>) {
+    pub(super) fn start(&mut self, now_ms: u64, todo: &mut Vec<Action>) {
+        self.on_call = self.lazy;
         match self.state {
             State::Stopped | State::BackingOff { .. } | State::Failed { .. } => {
                 self.restarts.forget();
                 self.prepare(todo);
             }
-            State::Draining { then: Then::Stay | Then::Stop, .. } | State::Idle => {
+            State::Draining { then: Then::Stay | Then::Stop | Then::Unload, .. } | State::Idle => {
                 self.state = State::Serving { misses: 0 };
                 todo.push(Action::Open { model: self.model.clone() });
             }
-            State::Stopping { then: ref mut then @ (Then::Stay | Then::Stop), .. } => {
+            State::Parking { .. } => {
+                todo.push(Action::Abandon);
+                self.failure = None;
+                self.restarts.forget();
+                self.terminate(Then::Recover, now_ms, todo);
+            }
+            State::Stopping { then: ref mut then @ (Then::Stay | Then::Stop | Then::Unload), .. } => {
                 *then = Then::Recover;
                 self.failure = None;
                 self.restarts.forget();
@@ -22,12 +29,16 @@ impl Machine {
         }
     }
 
-    pub(super) fn drain(&mut self, then: Then, for_ms: u64, now_ms: u64, todo: &mut Vec<Action>) {
-        let until_ms = Some(now_ms.saturating_add(for_ms));
+    pub(super) fn drain(&mut self, then: Then, for_ms: Option<u64>, now_ms: u64, todo: &mut Vec<Action>) {
+        let until_ms = for_ms.map(|for_ms| now_ms.saturating_add(for_ms));
         match &mut self.state {
             State::Serving { .. } | State::Idle => {
                 self.state = State::Draining { until_ms, then };
-                todo.push(Action::Close(if then == Then::Stop { Why::Stop } else { Why::Drain }));
+                todo.push(Action::Close(match then {
+                    Then::Stop => Why::Stop,
+                    Then::Unload => Why::Unload,
+                    Then::Stay | Then::Recover | Then::Switch => Why::Drain,
+                }));
             }
             // The newest wish counts.
             State::Draining { until_ms: until, then: next } => (*until, *next) = (until_ms, then),
@@ -35,10 +46,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn stop(&mut self, for_ms: u64, now_ms: u64, todo: &mut Vec<Action>) {
+    /// Has the engine end, for `Then::Stop` or `Then::Unload`. What runs has `for_ms`, or as long as it needs.
+    pub(super) fn stop(&mut self, then: Then, for_ms: Option<u64>, now_ms: u64, todo: &mut Vec<Action>) {
+        self.on_call = then == Then::Unload;
         match &mut self.state {
             State::Serving { .. } | State::Draining { .. } | State::Idle => {
-                self.drain(Then::Stop, for_ms, now_ms, todo);
+                self.drain(then, for_ms, now_ms, todo);
             }
             State::Preparing(_) => {
                 todo.push(Action::Abandon);
@@ -46,9 +59,14 @@ impl Machine {
             }
             State::Spawning | State::Loading { .. } | State::Testing { .. } => {
                 todo.push(Action::Abandon);
-                self.terminate(Then::Stop, now_ms, todo);
+                self.terminate(then, now_ms, todo);
             }
-            State::Stopping { then, .. } => *then = Then::Stop,
+            State::Parking { .. } if then == Then::Unload => {}
+            State::Parking { .. } => {
+                todo.push(Action::Abandon);
+                self.terminate(then, now_ms, todo);
+            }
+            State::Stopping { then: next, .. } => *next = then,
             State::BackingOff { .. } | State::Failed { .. } => self.rest(),
             State::Stopped => {}
         }

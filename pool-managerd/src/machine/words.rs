@@ -28,6 +28,8 @@ pub struct Limits {
     pub circuit_window_ms: u64,
     /// Whether an engine must pass a self-test.
     pub self_test: bool,
+    /// Time an engine has to put its sessions away before it is unloaded.
+    pub park_ms: u64,
 }
 
 /// What has happened.
@@ -45,6 +47,9 @@ pub enum Event {
         /// Time from now, in milliseconds.
         for_ms: u64,
     },
+    /// Its memory is wanted back, or its load is not wanted any more. Running tasks have as long as they need; it is started again when
+    /// somebody asks for it.
+    Unload,
     /// Somebody wants another model.
     Reload {
         /// Its reference.
@@ -58,6 +63,8 @@ pub enum Event {
     Staged(Ticket, Result<u64, Failure>),
     /// The engine was prepared.
     Prepared(Ticket, Result<(), Failure>),
+    /// There is memory for the engine, or there is none.
+    Reserved(Ticket, Result<(), Failure>),
     /// The engine's process was started, or could not be.
     Spawned(Ticket, Result<(), Failure>),
     /// A start goes on: lines of its log, memory that fills.
@@ -66,6 +73,8 @@ pub enum Event {
     Probed(Ticket, Probe),
     /// The self-test ended.
     Tested(Ticket, Result<(), Failure>),
+    /// The engine has put its sessions away, as far as it can.
+    Parked(Ticket),
     /// A live engine has said that it is lost, or its device has.
     Faulted(Ticket, Failure),
     /// The engine's process has ended; of itself, as far as the driver knows.
@@ -105,6 +114,13 @@ pub enum Action {
     },
     /// Make the engine present, then tell [`Event::Prepared`].
     Prepare(Ticket),
+    /// Wait until the devices have memory for this model, then tell [`Event::Reserved`].
+    Reserve {
+        /// What it belongs to.
+        ticket: Ticket,
+        /// Its reference.
+        model: String,
+    },
     /// Start the engine with this model, then tell [`Event::Spawned`] before anything else, and from then on probes, progress,
     /// faults and the end.
     Spawn {
@@ -113,6 +129,8 @@ pub enum Action {
         /// Its reference.
         model: String,
     },
+    /// Have the engine put its sessions away, then tell [`Event::Parked`].
+    Park(Ticket),
     /// Run the self-test, then tell [`Event::Tested`].
     Test(Ticket),
     /// Give up work that is under way.
@@ -142,6 +160,8 @@ words! {
         Stop = "stop",
         /// Another model is to be loaded.
         Reload = "reload",
+        /// Its memory is wanted, or it was idle for long.
+        Unload = "unload",
     }
 }
 
@@ -179,6 +199,6 @@ pub enum Probing {
 impl Event {
     /// Whether somebody asks for it, so that it may be refused.
     pub(super) const fn is_wish(&self) -> bool {
-        matches!(self, Self::Start | Self::Drain { .. } | Self::Stop { .. } | Self::Reload { .. })
+        matches!(self, Self::Start | Self::Drain { .. } | Self::Stop { .. } | Self::Unload | Self::Reload { .. })
     }
 }

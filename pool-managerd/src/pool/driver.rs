@@ -24,11 +24,10 @@ use crate::registry::{HealthStatus, Registry};
 const PULSE: Duration = Duration::from_millis(250);
 /// Longest that starting a process or a container may take; what it does then is its own matter.
 const SPAWN_LIMIT: Duration = Duration::from_secs(120);
+/// Time an engine has to put its sessions away before it is unloaded, in milliseconds: a few gigabytes to a disk.
+const PARK_MS: u64 = 15_000;
 /// Longest that looking at the devices may take.
 const DEVICES_LIMIT: Duration = Duration::from_secs(30);
-
-/// Longest that memory is waited for that an engine held: the devices' driver gives it back a moment after its end.
-pub const MEMORY_BACK: Duration = Duration::from_secs(10);
 
 /// What a driver needs.
 pub struct PoolSetup {
@@ -36,6 +35,8 @@ pub struct PoolSetup {
     pub id: PoolId,
     /// The model it begins with.
     pub model: String,
+    /// It is loaded when it is asked for, and not before.
+    pub lazy: bool,
     /// How it is supervised.
     pub supervision: Supervision,
     /// What its engine is made of.
@@ -57,8 +58,6 @@ pub struct Driver {
     nudges: mpsc::Receiver<()>,
     report: watch::Sender<PoolReport>,
     engine: Option<RunningEngine>,
-    /// When the last engine ended.
-    ended_at: Option<Instant>,
     identity: Option<EngineIdentity>,
     /// The models that were staged and may be started: the one that serves, and the one of a reload.
     staged: Vec<StagedModel>,
@@ -101,7 +100,7 @@ impl Driver {
     /// A driver of a pool that is stopped, and the way to it.
     #[must_use]
     pub fn new(setup: PoolSetup) -> (Self, PoolHandle) {
-        let machine = Machine::new(setup.model.clone(), limits(&setup.supervision));
+        let machine = Machine::new(setup.model.clone(), setup.lazy, limits(&setup.supervision));
         let (wishes_to, wishes) = mpsc::channel(WISHES);
         let (nudges_to, nudges) = mpsc::channel(1);
         let (report, reports) = watch::channel(PoolReport::new(&machine));
@@ -114,7 +113,6 @@ impl Driver {
             nudges,
             report,
             engine: None,
-            ended_at: None,
             identity: None,
             staged: Vec::new(),
             activity: Activity::default(),
@@ -181,7 +179,6 @@ impl Driver {
             }
             Woken::Sign(Sign::Ended(failure)) => {
                 let of = self.engine.take().map_or(ticket, |running| running.ticket);
-                self.ended_at = Some(Instant::now());
                 self.probe = None;
                 self.tell(Event::Exited(of, failure)).await;
             }
@@ -239,16 +236,7 @@ impl Driver {
             }
             Action::Stage { ticket, model } => {
                 let (activity, cancel) = (self.activity.clone(), self.cancel.clone());
-                let workshop = Arc::clone(&self.setup.workshop);
-                let memory_back = self.ended_at.filter(|_| self.engine.is_none()).map(|ended| ended + MEMORY_BACK);
-                self.work.spawn(async move {
-                    let staged = host.stage(&id, &model, &activity, &cancel).await;
-                    if let (Ok(staged), Some(until)) = (&staged, memory_back) {
-                        activity.set("waiting for the memory of the engine before", None);
-                        workshop.await_memory(staged, until).await;
-                    }
-                    Done::Staged(ticket, staged)
-                });
+                self.work.spawn(async move { Done::Staged(ticket, host.stage(&id, &model, &activity, &cancel).await) });
             }
             Action::Prepare(ticket) => {
                 self.activity.set("looking for the engine", None);
@@ -256,10 +244,33 @@ impl Driver {
                 let workshop = Arc::clone(&self.setup.workshop);
                 self.work.spawn(async move { Done::Prepared(ticket, workshop.prepare(&activity, &cancel).await) });
             }
+            Action::Reserve { ticket, model } => {
+                self.activity.set("waiting for memory of the GPUs", None);
+                let Some(staged) = self.staged.iter().find(|staged| staged.reference == model).cloned() else {
+                    return Some(Event::Reserved(ticket, Err(not_staged(&model))));
+                };
+                let (activity, cancel) = (self.activity.clone(), self.cancel.clone());
+                self.work.spawn(async move {
+                    let reserved = host.reserve(&id, &staged, &activity, &cancel).await;
+                    Done::Event(Event::Reserved(ticket, reserved))
+                });
+            }
+            Action::Park(ticket) => {
+                self.work.spawn(async move {
+                    host.park(&id).await;
+                    Done::Event(Event::Parked(ticket))
+                });
+            }
             Action::Spawn { ticket, model } => return Some(Event::Spawned(ticket, self.spawn(ticket, &model).await)),
             Action::Test(ticket) => {
                 self.activity.set("testing the engine", None);
-                self.work.spawn(async move { Done::Event(Event::Tested(ticket, host.self_test(&id).await)) });
+                self.work.spawn(async move {
+                    let tested = host.self_test(&id).await;
+                    if tested.is_ok() {
+                        host.unpark(&id).await;
+                    }
+                    Done::Event(Event::Tested(ticket, tested))
+                });
             }
             Action::Abandon => {
                 std::mem::take(&mut self.cancel).cancel();
@@ -283,8 +294,7 @@ impl Driver {
         self.activity.set("starting the engine", None);
         self.publish();
         let staged = self.staged.iter().find(|staged| staged.reference == model);
-        let staged =
-            staged.ok_or_else(|| Failure::new(PoolFault::ModelUnavailable, format!("{model} was not staged")))?;
+        let staged = staged.ok_or_else(|| not_staged(model))?;
         let starting = self.setup.workshop.start(staged);
         let started = timeout(SPAWN_LIMIT, starting).await.unwrap_or_else(|_| {
             let message = format!("the engine could not be started within {} s", SPAWN_LIMIT.as_secs());
@@ -308,9 +318,8 @@ impl Driver {
                 }),
             ),
             Done::Staged(ticket, staged) => {
-                // Where an engine serves, its memory is freed before the next one starts.
-                let when_empty = self.engine.is_some();
-                let fits = |staged: &StagedModel| self.setup.workshop.check_fit(staged, when_empty);
+                // Whether there is memory now is asked before the engine is started.
+                let fits = |staged: &StagedModel| self.setup.workshop.check_fit(staged, true);
                 let staged = staged.and_then(|staged| fits(&staged).map(|()| staged));
                 Event::Staged(
                     ticket,
@@ -405,6 +414,10 @@ async fn at(alarm: Option<Instant>) {
     }
 }
 
+fn not_staged(model: &str) -> Failure {
+    Failure::new(PoolFault::ModelUnavailable, format!("{model} was not staged"))
+}
+
 fn limits(supervision: &Supervision) -> Limits {
     Limits {
         start_ms: supervision.start_timeout_ms,
@@ -416,5 +429,6 @@ fn limits(supervision: &Supervision) -> Limits {
         circuit_restarts: usize::try_from(supervision.circuit_restarts.get()).unwrap_or(usize::MAX),
         circuit_window_ms: supervision.circuit_window_ms,
         self_test: supervision.self_test,
+        park_ms: PARK_MS,
     }
 }

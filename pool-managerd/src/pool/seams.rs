@@ -1,11 +1,12 @@
 //! What a pool is made of, and who gives it tasks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use api_types::PoolId;
 use async_trait::async_trait;
+use catalog_core::files::ModelShape;
 use config_schema::EngineUrl;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Activity, EngineIdentity, PoolReport};
@@ -23,6 +24,8 @@ pub struct StagedModel {
     pub bytes: u64,
     /// Memory of devices that it needs at the pool's context and slots, where its files say enough.
     pub need_bytes: Option<u64>,
+    /// What that need comes from, for asking what would fit.
+    pub shape: Option<Arc<ModelShape>>,
 }
 
 /// Makes devices, engine and process available.
@@ -40,10 +43,6 @@ pub trait Workshop: Send + Sync + 'static {
     /// # Errors
     /// By how much it does not.
     fn check_fit(&self, model: &StagedModel, when_empty: bool) -> Result<(), Failure>;
-
-    /// Waits until a model fits the devices as they are, or until then: what an engine held that has just ended comes back a moment
-    /// later.
-    async fn await_memory(&self, model: &StagedModel, until: Instant);
 
     /// Makes the engine present. Dropping the future, or `cancel`, stops the work.
     ///
@@ -109,6 +108,25 @@ pub trait Host: Send + Sync + 'static {
         activity: &Activity,
         cancel: &CancellationToken,
     ) -> Result<StagedModel, Failure>;
+
+    /// Waits until the pool's devices have memory for a model, which is promised to the pool then: until its engine has ended, or was
+    /// not started after all. Dropping the future, or `cancel`, withdraws the wish.
+    ///
+    /// # Errors
+    /// There is none, and none is to be expected soon.
+    async fn reserve(
+        &self,
+        pool: &PoolId,
+        model: &StagedModel,
+        activity: &Activity,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure>;
+
+    /// Has the engine put away what it holds of sessions, before it is unloaded. What does not work costs its sessions a prompt.
+    async fn park(&self, pool: &PoolId);
+
+    /// Has an engine that was loaded take up what was put away.
+    async fn unpark(&self, pool: &PoolId);
 
     /// An engine of the pool listens there from now on, or will.
     ///

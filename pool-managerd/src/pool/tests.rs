@@ -26,6 +26,7 @@ struct Flaws {
     devices: f64,
     stage: f64,
     prepare: f64,
+    reserve: f64,
     spawn: f64,
     dies_loading: f64,
     dies_serving: f64,
@@ -93,6 +94,7 @@ impl Sim {
         let (driver, handle) = Driver::new(PoolSetup {
             id: PoolId::from("gpu0"),
             model: "old".to_owned(),
+            lazy: false,
             supervision,
             workshop: Arc::new(self.clone()),
             host: Arc::new(self.clone()),
@@ -127,10 +129,6 @@ impl Workshop for Sim {
 
     fn check_fit(&self, _: &StagedModel, _: bool) -> Result<(), Failure> {
         Ok(())
-    }
-
-    async fn await_memory(&self, _: &StagedModel, _: Instant) {
-        self.some_time(500).await;
     }
 
     async fn prepare(&self, activity: &Activity, _: &CancellationToken) -> Result<EngineIdentity, Failure> {
@@ -244,8 +242,25 @@ impl Host for Sim {
     ) -> Result<StagedModel, Failure> {
         self.some_time(300).await;
         self.goes_wrong(PoolFault::ModelUnavailable, |flaws| flaws.stage)?;
-        Ok(StagedModel { reference: model.to_owned(), path: model.into(), bytes: 1 << 30, need_bytes: None })
+        Ok(StagedModel {
+            reference: model.to_owned(),
+            path: model.into(),
+            bytes: 1 << 30,
+            need_bytes: None,
+            shape: None,
+        })
     }
+
+    async fn reserve(&self, _: &PoolId, _: &StagedModel, _: &Activity, _: &CancellationToken) -> Result<(), Failure> {
+        self.some_time(500).await;
+        self.goes_wrong(PoolFault::VramExhausted, |flaws| flaws.reserve)
+    }
+
+    async fn park(&self, _: &PoolId) {
+        self.some_time(20).await;
+    }
+
+    async fn unpark(&self, _: &PoolId) {}
 
     fn bind(&self, _: &PoolId, _: &EngineUrl) -> Result<(), Failure> {
         Ok(())
@@ -316,6 +331,7 @@ async fn readiness_never_flips_early() {
         devices: 0.1,
         stage: 0.1,
         prepare: 0.1,
+        reserve: 0.03,
         spawn: 0.1,
         dies_loading: 0.2,
         dies_serving: 0.5,

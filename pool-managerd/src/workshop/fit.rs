@@ -1,6 +1,12 @@
 //! Whether a model fits the memory of a pool's devices.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
 use api_types::PoolFault;
+
+use catalog_core::files::{ModelInfo, ModelShape, fit};
+use config_schema::Pool;
 
 use crate::devices::{DeviceMask, Devices};
 use crate::failure::Failure;
@@ -10,12 +16,22 @@ use crate::pool::StagedModel;
 /// surely does not fit.
 const NEED_TOLERANCE_PERCENT: u64 = 15;
 
+/// Memory that a model takes at a pool's context and slots, and what that comes from; `None` where its files do not say enough.
+#[must_use]
+pub fn need_of(info: ModelInfo, pool: &Pool) -> Option<(u64, Arc<ModelShape>)> {
+    let longest = info.facts.ctx_max.and_then(|longest| u32::try_from(longest).ok());
+    let ctx = pool.ctx.map(NonZeroU32::get).or(longest)?;
+    let shape = info.shape?;
+    Some((fit::need(&shape, ctx, pool.slots.get()).total(), Arc::new(shape)))
+}
+
 /// By how much a model does not fit; `None` when it does, as far as that is known.
 pub(crate) fn lacking(
     mask: &DeviceMask,
     found: &Devices,
     model: &StagedModel,
     split: Option<&[f32]>,
+    slots: u32,
     when_empty: bool,
 ) -> Option<Failure> {
     let need = model.need_bytes?;
@@ -45,9 +61,12 @@ pub(crate) fn lacking(
         .flat_map(|device| &device.processes)
         .map(|process| format!("{} ({})", process.pid, process.vram_bytes.map_or_else(|| "?".to_owned(), mib)))
         .collect();
-    let less = "take a smaller ctx, fewer slots or a smaller quantisation; `llama-orch models fit` says what fits";
+    let less = match model.shape.as_ref().and_then(|shape| fit::ctx_max(shape, slots, room)) {
+        Some(ctx) => format!("ctx = {ctx} would fit; fewer slots or a smaller quantisation help, too"),
+        None => "take a smaller quantisation, or further GPUs; `llama-orch models fit` says what fits".to_owned(),
+    };
     let fix = match holders.is_empty() || never {
-        true => less.to_owned(),
+        true => less,
         false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),
     };
     let fault = if never { PoolFault::TooLarge } else { PoolFault::VramExhausted };
@@ -125,7 +144,13 @@ mod tests {
     }
 
     fn model(need: Option<u64>) -> StagedModel {
-        StagedModel { reference: "m".to_owned(), path: "m".into(), bytes: 0, need_bytes: need.map(|gib| gib * GIB) }
+        StagedModel {
+            reference: "m".to_owned(),
+            path: "m".into(),
+            bytes: 0,
+            need_bytes: need.map(|gib| gib * GIB),
+            shape: None,
+        }
     }
 
     /// ORCH-3003, OC-POOL-3002: what surely does not fit is refused with the figures, and with who holds the memory; what may fit,
@@ -133,26 +158,26 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_by_how_much() {
         let (mask, found) = box_of(vec![device(0, 24, 4, Some(77))]);
-        let refused = lacking(&mask, &found, &model(Some(12)), None, false).expect("it does not fit now");
+        let refused = lacking(&mask, &found, &model(Some(12)), None, 1, false).expect("it does not fit now");
         assert_eq!(refused.fault, PoolFault::VramExhausted);
         let text = refused.to_string();
         for part in ["12288 MiB", "4096 MiB free", "process 77 (20480 MiB)"] {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(lacking(&mask, &found, &model(Some(12)), None, true), None, "it fits when the card is empty");
+        assert_eq!(lacking(&mask, &found, &model(Some(12)), None, 1, true), None, "it fits when the card is empty");
         for when_empty in [false, true] {
-            let never = lacking(&mask, &found, &model(Some(40)), None, when_empty).expect("it never fits");
+            let never = lacking(&mask, &found, &model(Some(40)), None, 1, when_empty).expect("it never fits");
             assert_eq!(never.fault, PoolFault::TooLarge);
         }
-        assert_eq!(lacking(&mask, &found, &model(Some(4)), None, false), None);
-        assert_eq!(lacking(&mask, &found, &model(None), None, false), None);
+        assert_eq!(lacking(&mask, &found, &model(Some(4)), None, 1, false), None);
+        assert_eq!(lacking(&mask, &found, &model(None), None, 1, false), None);
     }
 
     /// ORCH-3052.2, OC-POOL-3021: the share of the smallest card must fit it, however much room the others have.
     #[test]
     fn no_card_is_given_more_than_it_has() {
         let (mask, found) = box_of(vec![device(0, 24, 24, None), device(1, 12, 12, None)]);
-        let split = |ratios: [f32; 2]| lacking(&mask, &found, &model(Some(30)), Some(&ratios), false);
+        let split = |ratios: [f32; 2]| lacking(&mask, &found, &model(Some(30)), Some(&ratios), 1, false);
         assert_eq!(split([2.0, 1.0]), None);
         let refused = split([1.0, 1.0]).expect("15 GiB are too much for 12");
         assert!(refused.message.contains("GPU 1 card 1"), "{refused}");
