@@ -9,6 +9,7 @@ mod xid;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nvml_wrapper::error::NvmlError;
 
@@ -27,6 +28,26 @@ pub struct Devices {
     pub devices: Vec<Device>,
     /// Those that do not.
     pub failed: Vec<FailedDevice>,
+    /// When they were looked at.
+    pub taken: Taken,
+}
+
+/// When a look began. The same devices are the same, whenever they are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken(pub Instant);
+
+impl PartialEq for Taken {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Taken {}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
 }
 
 /// A GPU. What it does not tell is absent.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdmissionPolicy, Artifacts, Catalog, Engines, History, Log, Policy, Pool, Server, Sessions, Stream};
+use crate::{AdmissionPolicy, Artifacts, Catalog, Engines, History, Log, Policy, Pool, Server, Sessions, Stream, Swap};
 
 /// Every setting. The default has no pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub log: Log,
     /// `[engines]`: what the engines that are run here have in common.
     pub engines: Engines,
+    /// `[swap]`: how models that are loaded on demand share the memory of GPUs.
+    pub swap: Swap,
     /// `[[pools]]`: engines.
     pub pools: Vec<Pool>,
 }

@@ -23,6 +23,7 @@ mod schema;
 mod server;
 mod storage;
 mod stream;
+mod swap;
 mod validate;
 
 pub use auth_min::BearerToken;
@@ -46,3 +47,4 @@ pub use storage::{
     ArtifactBackend, ArtifactTasks, Artifacts, Catalog, CatalogIndex, ConfiguredModel, History, TrustPolicy,
 };
 pub use stream::Stream;
+pub use swap::Swap;

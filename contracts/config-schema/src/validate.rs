@@ -15,6 +15,9 @@ pub(crate) fn validate(config: &Config, has_token: bool, findings: &mut Findings
     admission(&config.admission, findings);
     sessions(&config.sessions, findings);
     outbound(&config.policy.outbound, findings);
+    if config.swap.age_limit_ms == 0 {
+        findings.problem("swap.age_limit_ms", "must be at least 1");
+    }
     pools::validate(config, findings);
 }
 

@@ -8,6 +8,7 @@ mod changes;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,6 +67,9 @@ pub enum DeviceEvent {
 /// Events that a slow receiver may be behind; it is told how many it missed.
 const EVENTS: usize = 256;
 
+/// Gap between two looks while somebody waits for memory, and the longest until it is noticed that somebody does.
+const HURRIED: Duration = Duration::from_millis(50);
+
 /// Longest wait before the library is loaded again.
 const RELOAD_MAX: Duration = Duration::from_secs(5);
 
@@ -74,6 +78,7 @@ const RELOAD_MAX: Duration = Duration::from_secs(5);
 pub struct Monitor {
     state: watch::Receiver<Reading>,
     events: broadcast::Sender<DeviceEvent>,
+    hurries: Arc<AtomicBool>,
     /// Dropping it ends the thread.
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -92,11 +97,13 @@ impl Monitor {
         let (events, _) = broadcast::channel(EVENTS);
         let (stop, stopped) = sync_channel(0);
         let (first, first_look) = sync_channel(1);
-        let out = events.clone();
-        let run = move || Watch { library, interval, stopped, events: out, first: Some(first), state: None }.run();
+        let (out, hurries) = (events.clone(), Arc::<AtomicBool>::default());
+        let hurry = Arc::clone(&hurries);
+        let run =
+            move || Watch { library, interval, hurry, stopped, events: out, first: Some(first), state: None }.run();
         let thread = std::thread::Builder::new().name("gpus".to_owned()).spawn(run)?;
         let state = first_look.recv().map_err(|_| io::Error::other("the thread that watches the GPUs has ended"))?;
-        Ok(Self { state, events, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { state, events, hurries, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What the last look found, now and whenever it changes.
@@ -109,6 +116,11 @@ impl Monitor {
     #[must_use]
     pub fn now(&self) -> Reading {
         self.state.borrow().clone()
+    }
+
+    /// Whether somebody waits for memory, so that the GPUs are looked at more often.
+    pub fn hurry(&self, wanted: bool) {
+        self.hurries.store(wanted, Ordering::Relaxed);
     }
 
     /// What happens from now on.
@@ -131,6 +143,7 @@ impl Monitor {
 struct Watch {
     library: Library,
     interval: Duration,
+    hurry: Arc<AtomicBool>,
     stopped: Receiver<()>,
     events: broadcast::Sender<DeviceEvent>,
     /// Takes the receiver of the state with the first look.
@@ -220,12 +233,12 @@ impl Watch {
 
     /// Waits for an interval, telling what the driver reports meanwhile; whether it is all over.
     fn wait(&self, xids: &mut Option<EventSet<'_>>) -> bool {
-        let until = Instant::now() + self.interval;
-        while let (Some(set), Some(left)) = (&xids, until.checked_duration_since(Instant::now())) {
+        let begun = Instant::now();
+        while let (Some(set), Some(left)) = (&xids, self.left(begun)) {
             if self.is_stopped() {
                 return true;
             }
-            match set.wait(u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)) {
+            match set.wait(u32::try_from(left.min(HURRIED).as_millis()).unwrap_or(u32::MAX).max(1)) {
                 Ok(event) => {
                     let code = match event.event_data {
                         Some(XidError::Value(code)) => code,
@@ -235,12 +248,23 @@ impl Watch {
                     };
                     self.tell(DeviceEvent::Xid { uuid: event.device.uuid().ok(), code });
                 }
-                Err(NvmlError::Timeout) => break,
+                Err(NvmlError::Timeout) => {}
                 // The next look will find out what is the matter.
                 Err(_) => *xids = None,
             }
         }
-        self.pause(until.saturating_duration_since(Instant::now()))
+        while let Some(left) = self.left(begun) {
+            if self.pause(left.min(HURRIED)) {
+                return true;
+            }
+        }
+        self.is_stopped()
+    }
+
+    /// Time until the next look, if it is not due.
+    fn left(&self, begun: Instant) -> Option<Duration> {
+        let gap = if self.hurry.load(Ordering::Relaxed) { HURRIED.min(self.interval) } else { self.interval };
+        (begun + gap).checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
     /// Whether the monitor was dropped meanwhile.

@@ -9,7 +9,7 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 
-use super::{Device, DeviceProcess, Devices, FailedDevice, MigInstance, NoDevices};
+use super::{Device, DeviceProcess, Devices, FailedDevice, MigInstance, NoDevices, Taken};
 
 /// The library's name where the driver puts it; the name without a version comes with development packages only.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -34,6 +34,7 @@ impl Library {
 
     /// Reads everything about every GPU.
     pub(super) fn read(&self, nvml: &Nvml) -> Result<Devices, NoDevices> {
+        let taken = Taken::default();
         let failed = |error| self.no_devices(error);
         let count = nvml.device_count().map_err(failed)?;
         if count == 0 {
@@ -44,6 +45,7 @@ impl Library {
             cuda: nvml.sys_cuda_driver_version().ok().map(cuda_version),
             devices: Vec::new(),
             failed: Vec::new(),
+            taken,
         };
         for index in 0..count {
             match device(nvml, index) {

@@ -111,7 +111,7 @@ mod tests {
     use config_schema::DeviceRef;
 
     use super::lacking;
-    use crate::devices::{Device, DeviceMask, DeviceProcess, Devices};
+    use crate::devices::{Device, DeviceMask, DeviceProcess, Devices, Taken};
     use crate::pool::StagedModel;
 
     const GIB: u64 = 1 << 30;
@@ -139,7 +139,8 @@ mod tests {
 
     fn box_of(devices: Vec<Device>) -> (DeviceMask, Devices) {
         let wanted: Vec<_> = devices.iter().map(|device| DeviceRef::Index(device.index)).collect();
-        let found = Devices { driver: "1".to_owned(), cuda: None, devices, failed: Vec::new() };
+        let found =
+            Devices { driver: "1".to_owned(), cuda: None, devices, failed: Vec::new(), taken: Taken::default() };
         (DeviceMask::resolve(&wanted, &found).expect("they are there"), found)
     }
 

@@ -1,7 +1,7 @@
 use config_schema::DeviceRef;
 
 use super::{DeviceMask, MaskError};
-use crate::devices::{Device, Devices, FailedDevice, MigInstance};
+use crate::devices::{Device, Devices, FailedDevice, MigInstance, Taken};
 
 const GIB: u64 = 1 << 30;
 
@@ -35,6 +35,7 @@ fn found() -> Devices {
         cuda: Some((12, 9)),
         devices: vec![device(0, "RTX 3090", "GPU-large", 24), device(1, "RTX 3060", "GPU-small", 12), split],
         failed: vec![FailedDevice { index: 3, uuid: Some("GPU-dead".to_owned()), reason: "off the bus".to_owned() }],
+        taken: Taken::default(),
     }
 }
 
