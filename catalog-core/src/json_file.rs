@@ -27,7 +27,7 @@ use crate::CatalogError;
 mod tests;
 
 /// What such a file holds.
-pub(crate) trait Record: Serialize + DeserializeOwned {
+pub trait Record: Serialize + DeserializeOwned {
     /// The only version of the file that is read and written.
     const SCHEMA_VERSION: u64;
 
@@ -36,14 +36,15 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
 }
 
 /// Records by key. Copying shares them.
-pub(crate) type Records<R> = BTreeMap<Arc<str>, Arc<R>>;
+pub type Records<R> = BTreeMap<Arc<str>, Arc<R>>;
 
 /// What a file held at one moment.
-pub(crate) struct Snapshot<R> {
+pub struct Snapshot<R> {
     revision: u64,
     /// Another one after every change, also after one by hand.
-    pub(crate) version: String,
-    pub(crate) records: Records<R>,
+    pub version: String,
+    /// The records.
+    pub records: Records<R>,
 }
 
 impl<R> Default for Snapshot<R> {
@@ -53,7 +54,7 @@ impl<R> Default for Snapshot<R> {
 }
 
 /// The file. Where there is none, there are no records.
-pub(crate) struct JsonFile<R> {
+pub struct JsonFile<R> {
     path: PathBuf,
     cached: Mutex<Option<Cached<R>>>,
 }
@@ -118,7 +119,10 @@ use tests::reached;
 
 impl<R: Record> JsonFile<R> {
     /// The file `name` in `folder`, which is created with mode 0700 where it is missing.
-    pub(crate) fn open(folder: &Path, name: &str) -> Result<Self, CatalogError> {
+    ///
+    /// # Errors
+    /// It cannot be read, or is of an unknown version.
+    pub fn open(folder: &Path, name: &str) -> Result<Self, CatalogError> {
         create_folder(folder)?;
         let file = Self { path: folder.join(name), cached: Mutex::new(None) };
         file.read()?;
@@ -126,7 +130,10 @@ impl<R: Record> JsonFile<R> {
     }
 
     /// What it holds now.
-    pub(crate) fn read(&self) -> Result<Arc<Snapshot<R>>, CatalogError> {
+    ///
+    /// # Errors
+    /// It cannot be read, or is of an unknown version.
+    pub fn read(&self) -> Result<Arc<Snapshot<R>>, CatalogError> {
         let now = match fs::metadata(&self.path) {
             Ok(metadata) => Stamp::of(&metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::default()),
@@ -141,7 +148,10 @@ impl<R: Record> JsonFile<R> {
     }
 
     /// Changes it while nobody else does. `change` answers whether the records are others now; only then they are written.
-    pub(crate) fn change<T>(
+    ///
+    /// # Errors
+    /// It cannot be read or written; it is as it was then.
+    pub fn change<T>(
         &self,
         change: impl FnOnce(&mut Records<R>) -> Result<(T, bool), CatalogError>,
     ) -> Result<T, CatalogError> {

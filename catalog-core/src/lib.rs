@@ -12,7 +12,7 @@ mod entry;
 mod fetch;
 mod file_fetcher;
 mod fs_catalog;
-mod json_file;
+pub mod json_file;
 mod local_files;
 mod model_ref;
 mod models_dir;

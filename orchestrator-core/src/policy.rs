@@ -14,7 +14,7 @@ mod tests;
 pub use decide::decide;
 pub use decision::{DecisionLog, Exclusion, MAX_LISTED, NoCapacityReason, Outranked, PlacementDecision, TieBreaker};
 pub use explain::explain;
-pub use filter::{STALE_AFTER_MS, misfit, takes_work};
+pub use filter::{STALE_AFTER_MS, admits_work, misfit, takes_work};
 pub use job::{JobSpec, ModelRequirements};
 pub use pool::{ColdStart, Load, PoolSnapshot, Trouble};
 

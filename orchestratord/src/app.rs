@@ -8,6 +8,7 @@ use api_types::sse::{EventName, MetricsFrame, Phase};
 use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, MoveReason, PoolId, Priority, TaskId, TaskState};
 use artifact_store::ArtifactStore;
 use auth_min::Identity;
+use catalog_core::CatalogError;
 use config_schema::Config;
 use orchestrator_core::scheduler::{Action, Canceled, Dispatch, Outcome, Requeued};
 use orchestrator_core::session::{SessionLimits, Sessions, Used};
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::narrate;
 use crate::pools::{Pool, Pools, rate_limit};
+use crate::residency::Residency;
 use crate::runner;
 use crate::store::TaskStore;
 use crate::task::{CancelReason, EndedTask, Ending, Task};
@@ -40,7 +42,7 @@ const SHORTEST_REPORT_GAP_MS: u64 = 50;
 const LONGEST_REPORT_GAP_MS: u64 = 10_000;
 
 /// The daemon's state. Locks are short and never held together, but for those of throttle, sessions and scheduler, which an
-/// admission takes in this order.
+/// admission takes in this order, and that of residency, which is taken before the scheduler's.
 pub struct App {
     /// The configuration, checked.
     pub config: Config,
@@ -66,6 +68,8 @@ pub struct App {
     pub artifacts: ArtifactStore,
     /// The engines that are run here.
     pub manager: Manager,
+    /// Who has the GPUs' memory.
+    pub residency: Residency,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
     throttle: Mutex<Throttle>,
@@ -107,13 +111,14 @@ impl App {
         artifacts: ArtifactStore,
         manager: Manager,
         clock: Clock,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, CatalogError> {
         let metrics = Metrics::default();
         for (id, state) in models.states() {
             metrics.model_state(id.as_str(), Some(state));
         }
         let pools = Pools::new(&config, &metrics);
         let scheduler = Scheduler::new(pools.specs());
+        let residency = Residency::open(&config, &pools)?;
         let sessions = Sessions::new(SessionLimits {
             ttl_ms: config.sessions.ttl_ms.get(),
             max_turns: config.sessions.max_turns.get(),
@@ -123,7 +128,7 @@ impl App {
             cost_per_1k_tokens: config.sessions.cost_per_1k_tokens,
             ..SessionLimits::default()
         });
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             clock,
             host: AdapterHost::default(),
             pools,
@@ -135,12 +140,13 @@ impl App {
             feed: Feed::default(),
             artifacts,
             manager,
+            residency,
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
             throttle: Mutex::new(Throttle::new(&config)),
             stopping: AtomicBool::new(false),
             config,
-        })
+        }))
     }
 
     /// The scheduler, for one short operation.
@@ -183,6 +189,7 @@ impl App {
 
     /// Hands waiting tasks to engines as long as there is a free slot for one.
     pub fn dispatch(self: &Arc<Self>) {
+        self.residency.nudge();
         loop {
             let Some((dispatch, lease)) = self.next_dispatch() else { return };
             let Some(task) = self.tasks.get(dispatch.task_id) else {
@@ -286,6 +293,7 @@ impl App {
     fn conclude(&self, task: &Task, ending: &Ending) -> Option<EndedTask> {
         let now_ms = self.clock.now_ms();
         let ended = task.end(ending, now_ms)?;
+        self.residency.nudge();
         self.alarms.clear(task.id());
         let used = Used { tokens_out: ended.tokens_out.unwrap_or(0), decode_ms: ended.decode_time_ms };
         self.sessions().settle(task.id(), used, now_ms);
@@ -351,7 +359,10 @@ impl App {
     /// Share of what is done to bring a pool's engine up: by its manager, else of the download of its model.
     fn progress_of(&self, pool: &Pool) -> Option<f64> {
         let managed = pool.report().and_then(|report| report.activity).and_then(|(_, share)| share);
-        managed.or_else(|| self.models.job(&pool.served().id).filter(|job| job.is_under_way())?.share())
+        let loading = || self.residency.progress(&pool.id, self.clock.now_ms());
+        managed
+            .or_else(loading)
+            .or_else(|| self.models.job(&pool.served().id).filter(|job| job.is_under_way())?.share())
     }
 
     /// Somebody has stopped following the task's stream before its end. Batch tasks run without a reader.

@@ -22,6 +22,11 @@ impl Clock {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// An instant in milliseconds since the daemon started; 0 for one before.
+    pub fn ms_of(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// A monotonic value as milliseconds since the Unix epoch. It follows the wall clock as it stood at start, so that the
     /// times of one task always add up even when the wall clock is set.
     pub fn unix_ms(&self, monotonic_ms: u64) -> i64 {

@@ -34,6 +34,7 @@ use crate::models::{self, Models};
 use crate::narrate;
 use crate::pools;
 use crate::pools::managed::DaemonHost;
+use crate::residency;
 use crate::unsupported;
 
 /// Gap between two rounds of forgetting finished tasks and expired sessions.
@@ -69,7 +70,8 @@ pub fn run(loaded: Loaded, port_file: Option<PathBuf>) -> anyhow::Result<()> {
     let models = Models::open(&loaded.config)?;
     let artifacts = artifacts::open(&loaded.config, &clock)?;
     let manager = open_manager(&loaded.config, &models)?;
-    let app = App::new(loaded.config, opened.db, models, artifacts, manager, clock);
+    let app = App::new(loaded.config, opened.db, models, artifacts, manager, clock)
+        .context("cannot read what earlier loads took (server.data_dir)")?;
     let gate = Arc::new(Gate::new(http::router(Arc::clone(&app)), authenticator));
     let server = Arc::new(http::Server::new(gate, &app.config.server, tls));
     let stops = Stops::default();
@@ -218,6 +220,7 @@ async fn serve(
         () = alarms(&app) => {}
         () = housekeeping(&app) => {}
         () = models::retirements(&app) => {}
+        () = residency::run(&app) => {}
         ended = reloads(&server) => ended?,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -249,8 +252,11 @@ async fn start_managed(app: &Arc<App>) {
     let host: Arc<dyn pool_managerd::pool::Host> = Arc::new(DaemonHost::new(Arc::clone(app)));
     let handles = app.manager.launch(&host).await;
     for (id, handle) in &handles {
-        app.pools.scheduled(id).managed_by(handle.clone());
+        let pool = app.pools.scheduled(id);
+        pool.managed_by(handle.clone());
+        app.engine_changed(pool, &handle.report());
     }
+    app.survey_models().await;
     app.manager.preload(&handles).await;
 }
 

@@ -20,6 +20,7 @@ pub mod models;
 pub mod narrate;
 pub mod page;
 pub mod pools;
+pub mod residency;
 pub mod runner;
 pub mod store;
 pub mod task;

@@ -24,6 +24,7 @@ use crate::wire::long;
 
 const FIRST_TOKEN_BUCKETS_MS: [f64; 11] =
     [50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0, 3000.0];
+const LOAD_BUCKETS_MS: [f64; 9] = [500.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 40_000.0, 80_000.0, 160_000.0];
 const DECODE_BUCKETS_MS: [f64; 10] = [250.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0, 4000.0, 6000.0, 8000.0, 12000.0];
 
 /// Every name this daemon exposes, without the unit-free suffix games of the text format; the specs are checked against it.
@@ -47,6 +48,8 @@ pub const NAMES: &[&str] = &[
     "drain_events_total",
     "pool_restarts_total",
     "pool_preloads_total",
+    "pool_unloads_total",
+    "pool_load_ms",
     "gpu_utilization",
     "vram_used_bytes",
     "sessions_active",
@@ -191,6 +194,8 @@ pub struct Metrics {
     pool_ready: Family<PoolOnly, Gauge>,
     active_leases: Family<PoolOnly, Gauge>,
     drains: Family<PoolReason, Counter>,
+    unloads: Family<PoolReason, Counter>,
+    loads: Family<PoolOnly, Histogram, fn() -> Histogram>,
     restarts: Family<PoolOnly, Counter>,
     preloads: Family<PoolOutcome, Counter>,
     gpu_utilization: Family<ReplicaDevice, Gauge>,
@@ -275,6 +280,8 @@ impl Metrics {
             pool_ready: Family::default(),
             active_leases: Family::default(),
             drains: Family::default(),
+            unloads: Family::default(),
+            loads: Family::new_with_constructor(|| Histogram::new(LOAD_BUCKETS_MS)),
             restarts: Family::default(),
             preloads: Family::default(),
             gpu_utilization: Family::default(),
@@ -413,6 +420,16 @@ impl Metrics {
         self.drains.get_or_create(&PoolReason { pool_id: pool.into(), reason: why.as_str() }).inc();
     }
 
+    /// A pool's engine is unloaded, and why.
+    pub fn unloaded(&self, pool: &str, reason: &'static str) {
+        self.unloads.get_or_create(&PoolReason { pool_id: pool.into(), reason }).inc();
+    }
+
+    /// A pool's engine serves, so long after memory was promised to it.
+    pub fn loaded(&self, pool: &str, took_ms: u64) {
+        self.loads.get_or_create(&PoolOnly { pool_id: pool.into() }).observe(millis(took_ms));
+    }
+
     /// A pool's engine was started again after a failure, so many times more.
     pub fn restarted(&self, pool: &str, times: u32) {
         self.restarts.get_or_create(&PoolOnly { pool_id: pool.into() }).inc_by(times.into());
@@ -513,6 +530,8 @@ impl Metrics {
         registry.register("active_leases", "Slots running a task", self.active_leases.clone());
         registry.register("drain_events", "Times a pool stopped taking tasks, as wished", self.drains.clone());
         registry.register("pool_restarts", "Starts of an engine after a failure", self.restarts.clone());
+        registry.register("pool_unloads", "Engines unloaded to free memory", self.unloads.clone());
+        registry.register("pool_load_ms", "Memory promised to tasks taken, in ms", self.loads.clone());
         registry.register("pool_preloads", "Starts of engines by their outcome", self.preloads.clone());
         registry.register(
             "gpu_utilization",

@@ -21,6 +21,7 @@ use state_db::WriteError;
 use tracing::{Level, debug, info};
 
 use crate::pools::{Pool, Replica, Served};
+use crate::residency::Unloaded;
 use crate::task::{Caller, EndedTask, Ending, Task};
 use crate::wire::{int, long};
 
@@ -299,6 +300,33 @@ pub fn pool_state(pool: &Pool, report: &PoolReport) {
         (PoolState::Stopped, Some(error)) => narrate_as(format_args!("pool {id} is stopped after a failure: {error}")),
         (PoolState::Ready, _) => narrate_as(format_args!("pool {id} serves {}", report.model)),
         (state, _) => narrate_as(format_args!("pool {id} is {state} with {}", report.model)),
+    }
+}
+
+/// A pool starts no more tasks, so that another can be loaded.
+pub fn fenced(pool: &Pool) {
+    let served = pool.served();
+    let human = format_args!(
+        "pool {} starts no more tasks until its running ones have ended: another waits for memory",
+        pool.id
+    );
+    let narration = Narration::new(Actor::PoolManager, "fence", human);
+    narrate(Level::INFO, &about_pool(pool, &served, &pool.replicas()[0].id, narration));
+}
+
+/// A pool's engine is unloaded, and why.
+pub fn unloads(pool: &Pool, why: Unloaded<'_>) {
+    let (served, id) = (pool.served(), &pool.id);
+    let narrate_as = |human: std::fmt::Arguments<'_>| {
+        let narration = Narration::new(Actor::PoolManager, "unload", human);
+        narrate(Level::INFO, &about_pool(pool, &served, &pool.replicas()[0].id, narration));
+    };
+    match why {
+        Unloaded::For(other) => narrate_as(format_args!("pool {id} makes room for pool {other}")),
+        Unloaded::Idle => narrate_as(format_args!("pool {id} was idle for long and is unloaded")),
+        Unloaded::Unwanted => {
+            narrate_as(format_args!("pool {id} is not loaded after all: nobody waits for it any more"));
+        }
     }
 }
 

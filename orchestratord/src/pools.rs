@@ -278,9 +278,10 @@ impl Pool {
         self.replicas.iter().any(|replica| replica.is_ready())
     }
 
-    /// Whether a task submitted now would be taken: an engine is ready, and its model may be used.
+    /// Whether a task submitted now would be taken: an engine is ready or would be loaded, and its model may be used.
     pub fn takes_tasks(&self, app: &App) -> bool {
-        self.is_ready() && app.models.standing(&self.served().id).barred.is_none()
+        let is_cold = || app.scheduler().pool(&self.id).is_some_and(|view| view.snapshot.cold.is_some());
+        (self.is_ready() || is_cold()) && app.models.standing(&self.served().id).barred.is_none()
     }
 
     /// Whether its engine is up and still loads its model, or is being brought up.

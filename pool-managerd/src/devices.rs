@@ -7,11 +7,14 @@ mod monitor;
 mod read;
 mod xid;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nvml_wrapper::error::NvmlError;
+
+use crate::proc;
 
 pub use self::mask::{DeviceMask, MaskError, MaskedDevice};
 pub use self::monitor::{DeviceEvent, Monitor, Reading};
@@ -171,6 +174,35 @@ impl Devices {
     #[must_use]
     pub fn by_uuid(&self, uuid: &str) -> Option<&Device> {
         self.devices.iter().find(|device| device.uuid == uuid)
+    }
+
+    /// Ids of all GPUs that are whole, and of all MIG instances, with their memory in bytes.
+    pub fn memories(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.devices.iter().flat_map(|device| {
+            let whole = (!device.mig_enabled).then_some((device.uuid.as_str(), device.vram_total_bytes));
+            let parts = device.mig.iter().map(|mig| (mig.uuid.as_str(), mig.vram_total_bytes));
+            whole.into_iter().chain(parts)
+        })
+    }
+
+    /// Memory of each GPU that processes of families hold, in bytes: by the GPU's id, for each family that holds some. A family is a
+    /// process and all that descend from it. Where the driver does not tell, there is nothing.
+    #[must_use]
+    pub fn held_by<Family: Copy + PartialEq>(&self, families: &[(Family, u32)]) -> HashMap<String, Vec<(Family, u64)>> {
+        let mut held: HashMap<String, Vec<(Family, u64)>> = HashMap::new();
+        for device in &self.devices {
+            for process in &device.processes {
+                let family =
+                    proc::ancestors(process.pid).find_map(|pid| families.iter().find(|(_, root)| *root == pid));
+                let (Some((family, _)), Some(bytes)) = (family, process.vram_bytes) else { continue };
+                let holders = held.entry(device.uuid.clone()).or_default();
+                match holders.iter_mut().find(|(of, _)| of == family) {
+                    Some((_, sum)) => *sum += bytes,
+                    None => holders.push((*family, bytes)),
+                }
+            }
+        }
+        held
     }
 
     /// Free memory of a GPU or MIG instance, in bytes.

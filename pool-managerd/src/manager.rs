@@ -19,10 +19,10 @@ use crate::devices::{DeviceMask, Monitor, NoDevices, Reading, discover};
 use crate::failure::Failure;
 use crate::logs::{EngineLog, OpenLogError};
 use crate::orphans;
-use crate::pool::{Driver, Host, PoolHandle, PoolSetup};
+use crate::pool::{Driver, Host, PoolHandle, PoolSetup, StagedModel};
 use crate::process::GuardProgram;
 use crate::registry::Registry;
-use crate::workshop::{HostWorkshop, Tools, container, plan};
+use crate::workshop::{HostWorkshop, Tools, container, lacking, plan, resolve};
 
 /// Gap between two looks at the GPUs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -243,6 +243,36 @@ impl Manager {
             free_bytes: free.iter().sum(),
             compute_capability: format!("{major}.{minor}"),
         })
+    }
+
+    /// What the GPUs are seen to be, now and whenever they are looked at; nobody looks where there is no managed pool.
+    #[must_use]
+    pub fn readings(&self) -> watch::Receiver<Reading> {
+        self.monitor.as_ref().map_or_else(no_reading, Monitor::state)
+    }
+
+    /// Whether somebody waits for memory, so that the GPUs are looked at more often.
+    pub fn hurry(&self, wanted: bool) {
+        if let Some(monitor) = &self.monitor {
+            monitor.hurry(wanted);
+        }
+    }
+
+    /// The devices that a pool is to use, as they were seen last; `None` where they are not there.
+    #[must_use]
+    pub fn resolve(&self, pool: &Pool) -> Option<DeviceMask> {
+        resolve(pool, &self.readings().borrow()).ok()
+    }
+
+    /// Whether a model fits a pool's devices: as they are, or when nobody used them. Without memory that can be read, or a need that
+    /// is known, it fits.
+    ///
+    /// # Errors
+    /// By how much it does not, and what would.
+    pub fn check_fit(&self, pool: &Pool, model: &StagedModel, when_empty: bool) -> Result<(), Failure> {
+        let reading = self.readings().borrow().clone();
+        let (Ok(found), Ok(mask)) = (reading.as_ref(), resolve(pool, &reading)) else { return Ok(()) };
+        lacking(&mask, found, model, pool.tensor_split.as_deref(), pool.slots.get(), when_empty).map_or(Ok(()), Err)
     }
 
     /// The GPUs, as they were seen last; where nobody watches them they are looked at now, which may block for a second.

@@ -47,6 +47,14 @@ impl Process {
     }
 }
 
+/// A process, its parent, that one's parent, and so on.
+pub(crate) fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(pid), |pid| {
+        let parent = Process::read(i32::try_from(*pid).ok()?)?.parent;
+        u32::try_from(parent).ok().filter(|parent| *parent > 0)
+    })
+}
+
 /// Every process there is.
 pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

@@ -203,6 +203,12 @@ pub fn takes_work(pool: &PoolSnapshot, now_ms: u64) -> bool {
     pool.cold.is_none() && state(pool, now_ms).is_none()
 }
 
+/// Whether a pool takes work, at once or once its model is loaded.
+#[must_use]
+pub fn admits_work(pool: &PoolSnapshot, now_ms: u64) -> bool {
+    state(pool, now_ms).is_none()
+}
+
 /// Whether a pool cannot run a job whatever state it is in.
 #[must_use]
 pub fn misfit<'a>(input: &PlacementInput<'a>, pool: &'a PoolSnapshot) -> bool {

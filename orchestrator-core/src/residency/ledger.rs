@@ -224,12 +224,26 @@ impl Ledger {
         self.claims.get(&tenant)?.shares.iter().map(part).collect()
     }
 
+    /// Whether readings that were taken after a tenant's load have shown all that it took.
+    #[must_use]
+    pub fn is_settled(&self, tenant: usize) -> bool {
+        self.claims.get(&tenant).is_some_and(|claim| claim.shares.iter().all(|share| share.settled))
+    }
+
     /// What would come back to a device if a tenant's engine ended, in bytes.
     #[must_use]
     pub fn freed_by(&self, tenant: usize, device: usize) -> u64 {
         let Some(claim) = self.claims.get(&tenant) else { return 0 };
         let of = |share: &&Share| share.device == device;
         claim.shares.iter().filter(of).map(Share::taken).sum()
+    }
+
+    /// Whether another tenant has memory of a device of which this holds.
+    #[must_use]
+    pub fn has_others(&self, tenant: usize, of: impl Fn(&Part) -> bool) -> bool {
+        let others = self.claims.iter().filter(|(other, _)| **other != tenant);
+        let mut shares = others.flat_map(|(_, claim)| &claim.shares);
+        shares.any(|share| of(&Part { device: share.device, bytes: share.promised }))
     }
 
     /// Whether memory was promised to a tenant.

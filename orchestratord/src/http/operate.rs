@@ -80,7 +80,9 @@ pub(super) async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -
 async fn started(app: &Arc<App>, id: &str) -> Result<Response, ErrorEnvelope> {
     let pool = find(app, id)?;
     if pool.config.is_managed() {
-        managed(pool)?.start().await.map_err(|conflict| refused(pool, conflict))?;
+        let manager = managed(pool)?;
+        app.residency.want(&pool.id);
+        manager.start().await.map_err(|conflict| refused(pool, conflict))?;
     } else {
         app.undrain_external(pool);
     }
@@ -103,6 +105,18 @@ async fn stopped(app: &Arc<App>, id: &str, headers: &HeaderMap, body: Body) -> R
     let manager = managed(pool)?;
     let for_ms = request.deadline_ms.map_or(Ok(pool.config.supervision.drain_ms), deadline)?;
     manager.stop(for_ms).await.map_err(|conflict| refused(pool, conflict))?;
+    Ok(accepted(Accepted::Accepted))
+}
+
+/// `POST /v1/pools/{id}/unload`.
+pub(super) async fn unload(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    respond::result(unloaded(&app, &id).await)
+}
+
+async fn unloaded(app: &Arc<App>, id: &str) -> Result<Response, ErrorEnvelope> {
+    let pool = find(app, id)?;
+    managed(pool)?;
+    app.unload_pool(pool).await.map_err(|conflict| refused(pool, conflict))?;
     Ok(accepted(Accepted::Accepted))
 }
 

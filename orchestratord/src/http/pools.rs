@@ -7,7 +7,7 @@ use api_types::{API_VERSION, Capabilities, EngineCapability, ErrorKind, PoolList
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use orchestrator_core::policy::takes_work;
+use orchestrator_core::policy::admits_work;
 use serde_json::{Value, json};
 
 use super::respond;
@@ -34,6 +34,7 @@ pub(super) async fn capabilities(State(app): State<Arc<App>>) -> Response {
 }
 
 fn capability(app: &App, pool: &Pool) -> EngineCapability {
+    let takes_tasks = pool.takes_tasks(app);
     let scheduler = app.scheduler();
     let snapshot = scheduler.pool(&pool.id).expect("the scheduler knows every configured pool").snapshot;
     let props = pool.props();
@@ -49,7 +50,7 @@ fn capability(app: &App, pool: &Pool) -> EngineCapability {
         supported_workloads: pool.workloads(),
         pool_id: Some(pool.id.to_string()),
         model_ref: Some(pool.served().reference.as_ref().to_owned()),
-        ready: takes_work(snapshot, app.clock.now_ms()) && pool.takes_tasks(app),
+        ready: takes_tasks && admits_work(snapshot, app.clock.now_ms()),
         slots_total: Some(snapshot.slots_total),
         tokenizer_name: props.and_then(|props| props.tokenizer),
         rate_limits: rate_limits(app, pool),

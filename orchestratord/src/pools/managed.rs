@@ -53,6 +53,20 @@ impl Host for DaemonHost {
         self.app.stage_model(self.pool(pool), model, activity, cancel).await
     }
 
+    async fn reserve(
+        &self,
+        pool: &PoolId,
+        model: &StagedModel,
+        activity: &Activity,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        self.app.residency.reserve(self.pool(pool), model, activity, cancel).await
+    }
+
+    async fn park(&self, _: &PoolId) {}
+
+    async fn unpark(&self, _: &PoolId) {}
+
     fn bind(&self, pool: &PoolId, endpoint: &EngineUrl) -> Result<(), Failure> {
         let pool = self.pool(pool);
         let adapter = adapter_at(pool.config.engine, endpoint, None, pool.config.slots)
@@ -102,6 +116,7 @@ impl Host for DaemonHost {
         let pool = self.pool(pool);
         pool.tell_of_change(&self.app, report);
         probe::look_again(&self.app, pool, &pool.replicas()[0]);
+        self.app.engine_changed(pool, report);
         self.app.feed.tell(FeedEvent::Pool, || pool.status(&self.app));
     }
 }
@@ -109,6 +124,10 @@ impl Host for DaemonHost {
 impl App {
     /// A pool takes no new tasks; those that wait go elsewhere where they can.
     pub fn close_pool(self: &Arc<Self>, pool: &Pool, why: Why) {
+        if why == Why::Unload {
+            // Its tasks wait for the next load; that it starts none is known to the scheduler.
+            return;
+        }
         self.metrics.drained(pool.id.as_str(), why);
         let actions = self.scheduler().drain(&pool.id, self.clock.now_ms());
         self.carry_out(actions);
@@ -200,7 +219,7 @@ impl Pool {
         let (activity, progress) = report.activity.clone().unzip();
         let has_process = !matches!(
             report.state,
-            PoolState::Stopped | PoolState::Preparing | PoolState::BackingOff | PoolState::Failed
+            PoolState::Cold | PoolState::Stopped | PoolState::Preparing | PoolState::BackingOff | PoolState::Failed
         );
         PoolHealth {
             live: health.live && has_process,

@@ -36,6 +36,7 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "reload_pool",
     "start_pool",
     "stop_pool",
+    "unload_pool",
     "get_session",
     "delete_session",
     "list_tasks",
@@ -361,6 +362,17 @@ impl Client {
     /// [`ClientError`], as for every call.
     pub async fn stop_pool(&self, id: &api_types::PoolId, body: &api_types::StopRequest) -> Result<api_types::AcceptedStatus, ClientError> {
         let call = Call::new(Method::POST, &["v1", "pools", &id.to_string(), "stop"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
+    /// Unload a managed pool's engine as soon as nothing runs on it; a task that asks for it has it loaded again.
+    ///
+    /// `POST /v1/pools/{id}/unload`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn unload_pool(&self, id: &api_types::PoolId) -> Result<api_types::AcceptedStatus, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "pools", &id.to_string(), "unload"]).repeatable();
         self.receive(&call).await
     }
 

@@ -22,8 +22,10 @@ pub(crate) enum PoolsCommand {
     Reload(ReloadArgs),
     /// Start a pool that is stopped, drained or resting after failures.
     Start(StartArgs),
-    /// Let a pool's running tasks end, then stop its engine, which frees its GPU.
+    /// Let a pool's running tasks end, then stop its engine, which frees its GPU. Nothing starts it but `start`.
     Stop(StopArgs),
+    /// Free a pool's memory as soon as nothing runs on it. A task that asks for it has it loaded again.
+    Unload(StartArgs),
 }
 
 /// Options of `pools drain`.

@@ -21,6 +21,7 @@ pub(crate) async fn pools(client: &Client, command: PoolsCommand, json: bool) ->
         PoolsCommand::Drain(args) => (args.pool, Wish::Drain { deadline: args.deadline }, args.wait),
         PoolsCommand::Reload(args) => (args.pool, Wish::Reload { model: args.model }, args.wait),
         PoolsCommand::Start(args) => (args.pool, Wish::Start, args.wait),
+        PoolsCommand::Unload(args) => (args.pool, Wish::Unload, args.wait),
         PoolsCommand::Stop(args) => (args.pool, Wish::Stop { deadline: args.deadline }, args.wait),
     };
     carry_out(client, &pool, &wish, !wait.no_wait, json).await

@@ -24,7 +24,7 @@ use crate::{
     ),
     servers((url = "http://127.0.0.1:8080", description = "Default address")),
     paths(
-        get_capabilities, list_pools, get_pool_health, drain_pool, reload_pool, start_pool, stop_pool, get_pool_plan,
+        get_capabilities, list_pools, get_pool_health, drain_pool, reload_pool, start_pool, stop_pool, unload_pool, get_pool_plan,
         get_pool_logs, list_engines, delete_engine, list_devices, create_model, list_models, get_model, delete_model, verify_model,
         set_model_state, pull_model, get_model_job, cancel_model_job, fit_model, collect_models, watch_events, get_metrics,
         get_healthz, get_readyz, get_openapi
@@ -136,6 +136,14 @@ fn start_pool() {}
     responses((status = 202, description = "It is under way, or there is nothing to do", body = AcceptedStatus), Invalid, NotFound, Conflict, Guarded)
 )]
 fn stop_pool() {}
+
+/// Unload a managed pool's engine as soon as nothing runs on it; a task that asks for it has it loaded again.
+#[utoipa::path(
+    post, path = "/v1/pools/{id}/unload", tag = "pools",
+    params(("id" = PoolId, Path, description = "The pool")),
+    responses((status = 202, description = "It is under way, or there is nothing to do", body = AcceptedStatus), Invalid, NotFound, Conflict, Guarded)
+)]
+fn unload_pool() {}
 
 /// What preparing a pool's engine takes. Nothing of it is done.
 #[utoipa::path(

@@ -15,6 +15,7 @@ const REPEATABLE_POSTS: &[&str] = &[
     "drain_pool",
     "start_pool",
     "stop_pool",
+    "unload_pool",
     "submit_task",
     "cancel_task",
     "create_artifact",

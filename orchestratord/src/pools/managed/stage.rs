@@ -1,15 +1,16 @@
 //! Making a pool's model present before its engine starts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::{Engine, ErrorEnvelope, ErrorKind, ModelId, PoolFault, PullRequest};
-use catalog_core::files::{self, FilesError, fit};
+use catalog_core::files::{self, FilesError};
 use catalog_core::{CatalogEntry, ModelRef};
 use pool_managerd::doctor;
 use pool_managerd::failure::Failure;
 use pool_managerd::pool::{Activity, StagedModel};
+use pool_managerd::workshop::need_of;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -51,22 +52,21 @@ impl App {
         };
         self.barred(&id)?;
         let path = entry.local_path.clone().ok_or_else(|| gone(&id))?;
-        let (engine, ctx, slots) = (pool.config.engine, pool.config.ctx, pool.config.slots.get());
         activity.set("reading the model's header", None);
-        let looked = tokio::task::spawn_blocking(move || {
-            let (bytes, info) = (size_of(&path), files::read_local(&path));
-            (path, bytes, info)
-        });
-        let (path, bytes, info) = looked.await.map_err(|_| {
-            Failure::new(PoolFault::ModelUnusable, "reading the model's header panicked; the log says where")
-        })?;
-        let info = info.map(Some).or_else(|error| unreadable(engine, &path, &error))?;
-        let need_bytes = info.and_then(|info| {
-            let longest = info.facts.ctx_max.and_then(|longest| u32::try_from(longest).ok());
-            let ctx = ctx.map(std::num::NonZeroU32::get).or(longest)?;
-            Some(fit::need(&info.shape?, ctx, slots).total())
-        });
-        Ok(StagedModel { reference: model.to_owned(), path, bytes, need_bytes })
+        examine(pool, model, path).await
+    }
+
+    /// Looks at the models of pools that are not loaded yet, as far as they are here: what they need, predictions can be made from.
+    pub async fn survey_models(self: &Arc<Self>) {
+        for pool in self.pools.iter().filter(|pool| pool.config.is_managed()) {
+            let Ok(reference) = pool.config.model_to_fetch().parse::<ModelRef>() else { continue };
+            let Ok(Some(entry)) = self.present(&reference, &reference.id()).await else { continue };
+            let Some(path) = entry.local_path.clone() else { continue };
+            // What is wrong with it is said when it is loaded.
+            if let Ok(model) = examine(pool, &pool.config.model, path).await {
+                self.residency.knows(&pool.id, model);
+            }
+        }
     }
 
     fn barred(&self, id: &ModelId) -> Result<(), Failure> {
@@ -112,6 +112,20 @@ impl App {
         }
         self.present(reference, id).await?.ok_or_else(|| gone(id))
     }
+}
+
+/// Reads what a model's files say of the memory it needs.
+async fn examine(pool: &Pool, model: &str, path: PathBuf) -> Result<StagedModel, Failure> {
+    let looked = tokio::task::spawn_blocking(move || {
+        let (bytes, info) = (size_of(&path), files::read_local(&path));
+        (path, bytes, info)
+    });
+    let (path, bytes, info) = looked.await.map_err(|_| {
+        Failure::new(PoolFault::ModelUnusable, "reading the model's header panicked; the log says where")
+    })?;
+    let info = info.map(Some).or_else(|error| unreadable(pool.config.engine, &path, &error))?;
+    let (need_bytes, shape) = info.and_then(|info| need_of(info, &pool.config)).unzip();
+    Ok(StagedModel { reference: model.to_owned(), path, bytes, need_bytes, shape })
 }
 
 fn gone(id: &ModelId) -> Failure {

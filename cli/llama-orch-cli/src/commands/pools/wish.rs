@@ -25,6 +25,7 @@ pub(super) enum Wish {
     Reload { model: String },
     Start,
     Stop { deadline: Option<Duration> },
+    Unload,
 }
 
 /// What has become of it.
@@ -106,6 +107,7 @@ impl Wish {
             Self::Drain { deadline } => client.drain_pool(pool, &DrainRequest { deadline_ms: millis(*deadline) }).await,
             Self::Reload { model } => client.reload_pool(pool, &ReloadRequest { new_model_ref: model.clone() }).await,
             Self::Start => client.start_pool(pool).await,
+            Self::Unload => client.unload_pool(pool).await,
             Self::Stop { deadline } => client.stop_pool(pool, &StopRequest { deadline_ms: deadline.map(millis) }).await,
         }
     }
@@ -117,6 +119,7 @@ impl Wish {
         match self {
             Self::Start => started(pool, state),
             Self::Stop { .. } => stopped(pool, state),
+            Self::Unload => unloaded(pool, state),
             Self::Drain { .. } => drained(pool, state),
             Self::Reload { model } => reloaded(pool, state, model),
         }
@@ -130,6 +133,7 @@ impl Wish {
             Self::Start if pool.health.ready => format!("{id} is ready and serves {}", pool.model),
             Self::Start => format!("{id} takes tasks again, as soon as its engine is ready"),
             Self::Stop { .. } => format!("{id} is stopped"),
+            Self::Unload => format!("{id} is unloaded; a task that asks for it has it loaded again"),
         }
     }
 }
@@ -150,6 +154,14 @@ fn stopped(pool: &PoolStatus, state: PoolState) -> Outcome {
         PoolState::Stopped => Outcome::Reached,
         PoolState::Draining | PoolState::Stopping => Outcome::Pending,
         _ => meanwhile(pool, "started"),
+    }
+}
+
+fn unloaded(pool: &PoolStatus, state: PoolState) -> Outcome {
+    match state {
+        PoolState::Cold | PoolState::Stopped | PoolState::Failed => Outcome::Reached,
+        PoolState::Ready | PoolState::Draining | PoolState::Stopping => Outcome::Pending,
+        _ => meanwhile(pool, "asked for again"),
     }
 }
 

@@ -105,6 +105,7 @@ fn standing(pool: &PoolStatus, lazy: bool, found: Found) -> Standing {
         _ if health.ready => Standing::Ready,
         Some(PoolState::Failed) => Standing::Failed,
         Some(PoolState::External) if health.last_error.is_some() => Standing::Failed,
+        Some(PoolState::Cold) => Standing::Idle,
         Some(PoolState::Stopped) if lazy => Standing::Idle,
         Some(PoolState::Stopped) if found == Found::Running => Standing::Failed,
         _ => Standing::OnTheWay,

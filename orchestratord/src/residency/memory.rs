@@ -1,0 +1,122 @@
+//! From what was read of devices to the ledger, and from models to what they need of each device.
+
+use std::collections::HashMap;
+
+use orchestrator_core::residency::Part;
+use pool_managerd::devices::{DeviceMask, Devices};
+
+use super::learned::{Learned, Load, Loads};
+use super::state::State;
+use crate::app::App;
+
+/// What is allowed for a model of which nothing is known but its size, in percent.
+const UNKNOWN_PERCENT: u64 = 120;
+/// What is allowed on top of what an earlier load was measured to take, in bytes: readings are of one moment.
+const MEASURED_MARGIN: u64 = 16 << 20;
+
+impl State {
+    /// Takes in the last readings.
+    pub(super) fn read_devices(&mut self, app: &App) {
+        let reading = app.manager.readings().borrow().clone();
+        let Ok(found) = reading.as_ref() else {
+            for device in 0..self.ledger.devices() {
+                self.ledger.read(device, None, &[], app.clock.now_ms());
+            }
+            return;
+        };
+        self.read_host(app, None, found);
+    }
+
+    /// The devices of one host.
+    fn read_host(&mut self, app: &App, host: Option<&str>, found: &Devices) {
+        let taken_ms = app.clock.ms_of(found.taken.0);
+        let reserve = app.config.swap.vram_reserve_bytes();
+        let mut held = self.held(found);
+        for (uuid, total) in found.memories() {
+            let key = (host.map(ToOwned::to_owned), uuid.to_owned());
+            let ledger = &mut self.ledger;
+            let device = *self.devices.entry(key).or_insert_with(|| ledger.add_device(total, reserve));
+            let holders = held.remove(uuid).unwrap_or_default();
+            self.ledger.read(device, found.free_bytes(uuid), &holders, taken_ms);
+        }
+        // One that is not there any more has nothing to give.
+        for ((of, uuid), device) in &self.devices {
+            if of.as_deref() == host && found.free_bytes(uuid).is_none() {
+                self.ledger.read(*device, None, &[], taken_ms);
+            }
+        }
+    }
+
+    /// What each tenant's engine holds of each device.
+    fn held(&self, found: &Devices) -> HashMap<String, Vec<(usize, u64)>> {
+        let pids: Vec<_> = self
+            .tenants
+            .iter()
+            .enumerate()
+            .filter_map(|(index, tenant)| Some((index, tenant.report.as_ref()?.pid?)))
+            .collect();
+        found.held_by(&pids)
+    }
+
+    /// Finds out what a tenant needs of its devices, as far as that is known now.
+    pub(super) fn find_need(&mut self, index: usize, app: &App, learned: &Learned) {
+        let tenant = &mut self.tenants[index];
+        let key = tenant.key();
+        if tenant.known.as_ref().is_none_or(|(of, _)| *of != key) {
+            tenant.known = Some((key.clone(), learned.of(&key)));
+        }
+        let tenant = &self.tenants[index];
+        let known = tenant.known.as_ref().and_then(|(_, loads)| loads.as_ref());
+        let took_ms = known.and_then(Loads::took_ms);
+        let mask = app.manager.resolve(&tenant.pool.config);
+        let (Some(mask), Some(model)) = (mask, &tenant.model) else { return };
+        let never = app.manager.check_fit(&tenant.pool.config, model, true).err();
+        let devices: Option<Vec<usize>> =
+            mask.devices().iter().map(|device| self.devices.get(&(None, device.uuid.clone())).copied()).collect();
+        let Some(devices) = devices else { return };
+        let measured = known.and_then(Loads::held).filter(|held| held.len() == devices.len());
+        let is_measured = measured.is_some();
+        let bytes: Vec<u64> = match measured {
+            Some(held) => held.into_iter().map(|bytes| bytes + MEASURED_MARGIN).collect(),
+            None => {
+                let whole = model.need_bytes.unwrap_or(model.bytes.saturating_mul(UNKNOWN_PERCENT) / 100);
+                self.spread(whole, &mask, &devices, tenant.pool.config.tensor_split.as_deref())
+            }
+        };
+        let need = devices.iter().zip(bytes).map(|(device, bytes)| Part { device: *device, bytes }).collect();
+        let tenant = &mut self.tenants[index];
+        (tenant.need, tenant.need_is_measured, tenant.never) = (need, is_measured, never);
+        tenant.guess_load(took_ms);
+    }
+
+    /// A need over several devices: as the operator says, else as much on each as it has room, as llama.cpp does it.
+    fn spread(&self, whole: u64, mask: &DeviceMask, devices: &[usize], split: Option<&[f32]>) -> Vec<u64> {
+        let shares: Vec<f64> = match split {
+            Some(split) => split.iter().map(|ratio| f64::from(*ratio)).collect(),
+            None => {
+                let total = |at: usize| mask.devices().get(at).map_or(0, |device| device.vram_total_bytes);
+                let room = |(at, device): (usize, &usize)| match self.ledger.available(*device) {
+                    Some(free) if free > 0 => free,
+                    _ => total(at),
+                };
+                devices.iter().enumerate().map(|part| room(part) as f64).collect()
+            }
+        };
+        let sum: f64 = shares.iter().sum();
+        shares.iter().map(|share| (whole as f64 * share / sum.max(f64::MIN_POSITIVE)).ceil() as u64).collect()
+    }
+
+    /// Keeps what was measured of loads that are done.
+    pub(super) fn learn(&mut self, learned: &Learned) {
+        for index in 0..self.tenants.len() {
+            let Some(took_ms) = self.tenants[index].unlearned_ms else { continue };
+            if !self.ledger.is_settled(index) {
+                continue;
+            }
+            let held = self.ledger.measured(index).unwrap_or_default();
+            let tenant = &mut self.tenants[index];
+            (tenant.unlearned_ms, tenant.known) = (None, None);
+            learned.keep(&tenant.key(), Load { took_ms, held: held.iter().map(|part| part.bytes).collect() });
+        }
+    }
+}
