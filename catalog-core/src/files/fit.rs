@@ -52,9 +52,41 @@ impl Need {
     }
 }
 
-/// What a model takes with `slots` slots of `ctx` tokens each.
+/// For how many tokens of a batch the engine has room for an output, which is as long as the vocabulary. Source: `ggml-org/llama.cpp`
+/// pull request 23861, "limit max outputs of `llama_context`".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outputs {
+    /// For one of each slot.
+    #[default]
+    EachSlot,
+    /// For every one, as builds of llama.cpp did before that change.
+    EachToken,
+}
+
+/// The oldest build that is known to have [`Outputs::EachSlot`]; 9294 is known not to have it.
+const EACH_SLOT_SINCE: u32 = 9538;
+
+impl Outputs {
+    /// Those of the build that a tag of llama.cpp names, such as `b6891`. Whatever names no build counts as new.
+    #[must_use]
+    pub fn of_tag(tag: &str) -> Self {
+        let number = tag.strip_prefix('b').map(|rest| rest.split_once('-').map_or(rest, |(number, _)| number));
+        match number.and_then(|number| number.parse::<u32>().ok()) {
+            Some(build) if build < EACH_SLOT_SINCE => Self::EachToken,
+            _ => Self::EachSlot,
+        }
+    }
+}
+
+/// What a model takes with `slots` slots of `ctx` tokens each, in an engine of today.
 #[must_use]
 pub fn need(shape: &ModelShape, ctx: u32, slots: u32) -> Need {
+    need_with(shape, ctx, slots, Outputs::default())
+}
+
+/// The same in an engine with such outputs.
+#[must_use]
+pub fn need_with(shape: &ModelShape, ctx: u32, slots: u32, outputs: Outputs) -> Need {
     let cells = u64::from(ctx.max(1)).next_multiple_of(CELLS);
     let window_cells = cells.min((shape.window + BATCH).next_multiple_of(CELLS));
     let slots = u64::from(slots.max(1));
@@ -66,14 +98,14 @@ pub fn need(shape: &ModelShape, ctx: u32, slots: u32) -> Need {
     Need {
         weights_bytes: shape.weights_bytes,
         kv_bytes: slot.saturating_mul(slots),
-        compute_bytes: compute(shape, cells, window_cells, slots),
+        compute_bytes: compute(shape, cells, window_cells, slots, outputs),
         overhead_bytes: CUDA_OVERHEAD,
     }
 }
 
-/// The widest moment of a batch: within the feed-forward layer, within attention, or at the output, of which one row for each slot
-/// is computed; beside it the masks of attention at 16 bits.
-fn compute(shape: &ModelShape, cells: u64, window_cells: u64, slots: u64) -> u64 {
+/// The widest moment of a batch: within the feed-forward layer, within attention, or at the output; beside it the masks of
+/// attention at 16 bits.
+fn compute(shape: &ModelShape, cells: u64, window_cells: u64, slots: u64, outputs: Outputs) -> u64 {
     // Residual, norm, input and its copy, and a dozen numbers of bookkeeping for each token.
     let stream = 5 * shape.embedding + 15;
     let kv = shape.layers.iter().map(|layer| layer.kv).max().unwrap_or(0);
@@ -82,7 +114,10 @@ fn compute(shape: &ModelShape, cells: u64, window_cells: u64, slots: u64) -> u64
     let experts = if shape.experts_used > 0 { (2 * shape.experts_used + 1) * shape.embedding } else { 0 };
     let attention = 2 * shape.queries + kv;
     let inside = BATCH * FLOAT * (stream + feed_forward.max(experts).max(attention));
-    let output = (BATCH * FLOAT * stream).saturating_add(slots.saturating_mul(shape.vocabulary * FLOAT));
+    let output = match outputs {
+        Outputs::EachSlot => (BATCH * FLOAT * stream).saturating_add(slots.saturating_mul(shape.vocabulary * FLOAT)),
+        Outputs::EachToken => BATCH * FLOAT * (2 * shape.embedding + shape.vocabulary),
+    };
     let windowed = shape.layers.iter().any(|layer| layer.windowed);
     let masks = (cells + if windowed { window_cells } else { 0 }) * BATCH * 2;
     inside.max(output).saturating_add(masks)

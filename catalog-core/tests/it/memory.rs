@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use catalog_core::files::{fit, read_local};
+use catalog_core::files::fit::{self, Outputs};
+use catalog_core::files::read_local;
 use sample_gguf::{Recorded, Sample, recorded};
 
 const MIB: f64 = 1_048_576.0;
@@ -76,6 +77,39 @@ fn the_input_embedding_stays_behind() {
         let info = read_local(&folder.path().join(format!("{}.gguf", sample.name))).expect("a model");
         let all = info.facts.weights_bytes.expect("known") as u64;
         assert_eq!(info.shape.expect("a shape").weights_bytes, all - sample.host_bytes(), "{}", sample.name);
+    }
+}
+
+/// Compute buffers with one slot of 2048 tokens, in MiB, that builds of llama.cpp reported which have room for an output of every
+/// token: 9294 (`xllamacpp` 2026.5.9294), and one a year older (0.2.3).
+const OLD_BUILDS: [(&str, f64, f64); 4] = [
+    ("gemma3-270m", 520.27, 519.02),
+    ("qwen2.5-0.5b", 302.00, 300.25),
+    ("llama-3.1-8b", 266.50, 258.50),
+    ("qwen3-30b-a3b", 304.75, 300.75),
+];
+
+/// LO-HST-40: of an older engine's buffers it is known that they are larger; the tag says which it is.
+#[test]
+fn older_engines_take_more() {
+    let folder = samples();
+    for (name, newer, older) in OLD_BUILDS {
+        let info = read_local(&folder.path().join(format!("{name}.gguf"))).expect("a model");
+        let need = fit::need_with(&info.shape.expect("a shape"), 2048, 1, Outputs::EachToken);
+        for said in [newer, older] {
+            let off = percent(need.compute_bytes as f64 / MIB, said);
+            assert!(off.abs() < TOLERANCE / 2.0, "{name}: {off} %");
+        }
+    }
+    for (tag, outputs) in [
+        ("b6891", Outputs::EachToken),
+        ("b9294-1a2b3c4", Outputs::EachToken),
+        ("b11549", Outputs::EachSlot),
+        ("master", Outputs::EachSlot),
+        ("b1a2b3c4", Outputs::EachSlot),
+        ("", Outputs::EachSlot),
+    ] {
+        assert_eq!(Outputs::of_tag(tag), outputs, "{tag}");
     }
 }
 

@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::claims::{Claim, ClaimError, Refused, change, claim_in, refused_in};
+use crate::claims::{Claim, ClaimError, Refused, Release, change, claim_in, held, refused_in};
+use crate::memory::processes;
 use crate::state::{STATE_FILE, STATE_VAR};
-use crate::{Process, State, StateError};
+use crate::{Gpu, Process, State, StateError};
 
 /// Variable by which orchestratord learns of the library.
 const LIBRARY_VAR: &str = "LLAMA_ORCH_NVML";
@@ -107,6 +108,18 @@ impl FakeNvml {
             }
             Ok(back)
         })
+    }
+
+    /// The processes that hold memory of a GPU or MIG instance, as the driver shows them.
+    ///
+    /// # Panics
+    /// When there is no such device, or the files cannot be read, which ends a test.
+    #[must_use]
+    pub fn processes(&self, device: &str) -> Vec<Process> {
+        let state = self.state().expect("the state can be read");
+        let held = held(&self.state_path(), Release::of(&state)).expect("the claims can be read");
+        let has = |gpu: &&Gpu| gpu.uuid == device || gpu.mig.iter().flatten().any(|mig| mig.uuid == device);
+        processes(state.devices.iter().find(has).expect("there is that device"), device, &held)
     }
 
     /// Every claim, of whatever process, that did not fit: what would have been an out-of-memory on a real card. The first one

@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Claim, ClaimError, Folder, Refused, Release, claim_in, free_in, held, refused_in};
-use crate::memory::processes;
 use crate::{Driver, FakeNvml, State};
 
 const GIB: u64 = 1 << 30;
@@ -194,9 +193,7 @@ fn a_foreign_process_never_takes_what_others_have() {
     let error = fake.claim(&[(uuid(1), 1)]).expect_err("it is full");
     assert!(matches!(error, ClaimError::DoesNotFit { free: 0, .. }), "{error}");
     assert_eq!(fake.refused().len(), before + 1);
-    let state = fake.state().expect("a state");
-    let claims = held(&fake.state_path(), Release::of(&state)).expect("claims");
-    let shown = processes(&state.devices[1], &uuid(1), &claims);
+    let shown = fake.processes(&uuid(1));
     let mut shown: Vec<_> = shown.iter().map(|process| (process.pid, process.bytes)).collect();
     shown.sort_unstable();
     let mut wanted = [(7001, Some(7 * GIB)), (std::process::id(), Some(5 * GIB))];

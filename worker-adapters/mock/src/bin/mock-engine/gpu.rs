@@ -109,7 +109,7 @@ impl Gpus {
         let shares = shares(args, &visible);
         let (weights, context) = (spread(weights, &shares), spread(context, &shares));
         let compute = shares.iter().map(|share| if *share > 0.0 { compute } else { 0 }).collect();
-        // A model without a share on a GPU has CUDA ask that GPU how much is free, which is all it takes.
+        // CUDA sets itself up on every GPU that is seen, be it only to ask how much is free.
         let overhead = vec![if args.vram_mb.is_some() { 0 } else { args.cuda_mb << 20 }; visible.len()];
         Ok(Some(Self { weights, context, compute, overhead, state_path, visible, claims: Vec::new() }))
     }
