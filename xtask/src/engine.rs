@@ -7,6 +7,7 @@ mod install;
 mod launch;
 mod record;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 
@@ -163,6 +164,15 @@ impl Drop for Lease {
             eprintln!("could not stop the engine, pid {}: {error:#}", self.record.process.pid);
         }
     }
+}
+
+/// What a test needs that asks the engine's library itself: the Python that has it, and the real model, by the variables that name
+/// them. The model is there once the engine has been started.
+pub(crate) fn library() -> anyhow::Result<[(&'static str, OsString); 2]> {
+    let _lock = lock()?;
+    let python = install::install()?;
+    let model = install::folder().join("model.gguf");
+    Ok([("LLAMA_ORCH_REAL_ENGINE_PYTHON", python.into()), ("LLAMA_ORCH_REAL_ENGINE_MODEL", model.into())])
 }
 
 /// One command at a time installs, starts or stops.

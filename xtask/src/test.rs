@@ -31,6 +31,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let mut environment = if args.no_servers { Vec::new() } else { servers::find()? };
     environment.extend(engine.as_ref().map(|lease| (REAL_ENGINE, OsString::from(&lease.record.url))));
+    if engine.is_some() {
+        environment.extend(engine::library()?);
+    }
     let with = |command: Cmd| environment.iter().fold(command, |command, (name, value)| command.env(name, value));
     if !has_nextest() {
         eprintln!(

@@ -37,6 +37,8 @@ pub struct ModelShape {
     pub embedding: u64,
     /// Widest feed-forward layer; of all experts that one token uses.
     pub feed_forward: u64,
+    /// Experts that one token uses; 0 of a model without experts.
+    pub experts_used: u64,
     /// Widest queries of all heads together.
     pub queries: u64,
 }
@@ -210,7 +212,7 @@ fn gguf_shape(first: &gguf::Header, parts: &[gguf::Header], bytes: u64) -> Resul
     let layers = gguf_layers(&model, count, size(embedding)?)?;
     let head = model.largest("attention.head_count").unwrap_or(0);
     let key = model.uint("attention.key_length").unwrap_or(embedding / head.max(1));
-    let used = model.uint("expert_used_count").unwrap_or(0);
+    let used = size(model.uint("expert_used_count").unwrap_or(0))?;
     let experts = used.saturating_mul(model.uint("expert_feed_forward_length").unwrap_or(0));
     // llama.cpp keeps the input embedding in the host's memory, unless it is the output matrix too.
     let untied = parts.iter().any(|part| part.has_output);
@@ -223,6 +225,7 @@ fn gguf_shape(first: &gguf::Header, parts: &[gguf::Header], bytes: u64) -> Resul
         vocabulary: size(model.vocabulary().unwrap_or(0))?,
         embedding: size(embedding)?,
         feed_forward: size(model.largest("feed_forward_length").unwrap_or(0).max(experts))?,
+        experts_used: used,
         queries: size(head.saturating_mul(key))?,
     }))
 }
@@ -406,7 +409,8 @@ fn config_shape(config: &Config, bytes: u64) -> Result<Option<ModelShape>, Heade
         let attends = kind.is_none_or(|kind| kind.contains("attention") && !kind.contains("linear"));
         LayerShape { kv: if attends { kv } else { 0 }, windowed: window.is_some() && windowed, state_bytes: 0 }
     };
-    let experts = uint("num_experts_per_tok").unwrap_or(0).saturating_mul(uint("moe_intermediate_size").unwrap_or(0));
+    let used = size(uint("num_experts_per_tok").unwrap_or(0))?;
+    let experts = used.saturating_mul(uint("moe_intermediate_size").unwrap_or(0));
     Ok(Some(ModelShape {
         weights_bytes: bytes,
         layers: alternate.into_iter().enumerate().map(layer).collect(),
@@ -415,6 +419,7 @@ fn config_shape(config: &Config, bytes: u64) -> Result<Option<ModelShape>, Heade
         vocabulary: size(uint("vocab_size").unwrap_or(0))?,
         embedding: size(embedding)?,
         feed_forward: size(config.largest("intermediate_size").unwrap_or(0).max(experts))?,
+        experts_used: used,
         queries: size(heads.saturating_mul(head))?,
     }))
 }

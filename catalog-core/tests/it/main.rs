@@ -4,6 +4,7 @@ mod conformance;
 mod delete;
 mod engines;
 mod fetch;
+mod memory;
 mod processes;
 mod refusal;
 mod support;

@@ -384,7 +384,10 @@ pub struct FitReport {
     pub kv_bytes: i64,
     /// Buffers the engine computes in, estimated.
     pub compute_bytes: i64,
-    /// All of it.
+    /// What CUDA takes for itself beside that, typically; on each device.
+    #[serde(default)]
+    pub overhead_bytes: i64,
+    /// All of it, on one device.
     pub total_bytes: i64,
     /// One entry for each device of this host.
     pub devices: Vec<FitDevice>,

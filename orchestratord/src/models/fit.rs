@@ -57,6 +57,7 @@ impl App {
             weights_bytes: long(need.weights_bytes),
             kv_bytes: long(need.kv_bytes),
             compute_bytes: long(need.compute_bytes),
+            overhead_bytes: long(need.overhead_bytes),
             total_bytes: long(need.total()),
             devices,
             no_devices,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use api_types::PoolFault;
 
-use catalog_core::files::{ModelInfo, ModelShape, fit};
+use catalog_core::files::fit::{self, Outputs};
+use catalog_core::files::{ModelInfo, ModelShape};
 use config_schema::Pool;
 
 use crate::devices::{DeviceMask, Devices};
@@ -16,13 +17,16 @@ use crate::pool::StagedModel;
 /// surely does not fit.
 const NEED_TOLERANCE_PERCENT: u64 = 15;
 
-/// Memory that a model takes at a pool's context and slots, and what that comes from; `None` where its files do not say enough.
+/// Memory that a model takes at a pool's context and slots on all its devices together, and what that comes from; `None` where
+/// its files do not say enough.
 #[must_use]
 pub fn need_of(info: ModelInfo, pool: &Pool) -> Option<(u64, Arc<ModelShape>)> {
     let longest = info.facts.ctx_max.and_then(|longest| u32::try_from(longest).ok());
     let ctx = pool.ctx.map(NonZeroU32::get).or(longest)?;
     let shape = info.shape?;
-    Some((fit::need(&shape, ctx, pool.slots.get()).total(), Arc::new(shape)))
+    let tag = pool.provisioning.source.as_ref().map_or("", |source| &source.reference);
+    let need = fit::need_with(&shape, ctx, pool.slots.get(), Outputs::of_tag(tag));
+    Some((need.total_on(pool.devices.len().max(1) as u64), Arc::new(shape)))
 }
 
 /// By how much a model does not fit; `None` when it does, as far as that is known.

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
-use crate::claims::{Claim, ClaimError, claim_in};
+use crate::claims::{Claim, ClaimError, Refused, Release, change, claim_in, held, refused_in};
+use crate::memory::processes;
 use crate::state::{STATE_FILE, STATE_VAR};
-use crate::{State, StateError};
+use crate::{Gpu, Process, State, StateError};
 
 /// Variable by which orchestratord learns of the library.
 const LIBRARY_VAR: &str = "LLAMA_ORCH_NVML";
@@ -17,8 +17,6 @@ const LIBRARY_VAR: &str = "LLAMA_ORCH_NVML";
 #[derive(Debug)]
 pub struct FakeNvml {
     folder: PathBuf,
-    /// Held from reading the state to writing it.
-    updating: Mutex<()>,
 }
 
 impl FakeNvml {
@@ -35,7 +33,7 @@ impl FakeNvml {
     /// # Errors
     /// When a file cannot be written, or the library cannot be built.
     pub fn with(folder: &Path, state: &State) -> io::Result<Self> {
-        let fake = Self { folder: std::path::absolute(folder)?, updating: Mutex::new(()) };
+        let fake = Self { folder: std::path::absolute(folder)? };
         state.write(&fake.state_path()).map_err(io::Error::other)?;
         // A copy, since a library is loaded once however many paths lead to it, and each test wants its own.
         std::fs::copy(built()?, fake.library_path())?;
@@ -62,15 +60,76 @@ impl FakeNvml {
         State::read(&self.state_path())
     }
 
-    /// Changes the state. Whoever asks the library afterwards sees it.
+    /// Changes the state. Whoever asks the library afterwards sees it, and whoever claims memory meanwhile waits.
     ///
     /// # Panics
     /// When the file cannot be read or written, which ends a test.
-    pub fn update(&self, change: impl FnOnce(&mut State)) {
-        let _updating = self.updating.lock().expect("no update has panicked");
-        let mut state = self.state().expect("the state can be read");
-        change(&mut state);
-        state.write(&self.state_path()).expect("the state can be written");
+    pub fn update(&self, how: impl FnOnce(&mut State)) {
+        let changed = change(&self.state_path(), |state, _| {
+            how(state);
+            Ok(())
+        });
+        changed.expect("the state can be read and written");
+    }
+
+    /// A process that is no engine of ours takes memory of a GPU: what it wants, or what is free at that moment when that is
+    /// less, so that it never takes what others have. What it took before it keeps. The driver shows it like any other process,
+    /// until it [returns](Self::foreign_returns) all of it. Gives what it has taken now, in bytes.
+    ///
+    /// # Errors
+    /// [`ClaimError`]; also when the device is a MIG instance.
+    pub fn foreign(&self, pid: u32, device: &str, bytes: u64) -> Result<u64, ClaimError> {
+        change(&self.state_path(), |state, free| {
+            let taken = bytes.min(free(state, device)?);
+            let processes = processes_of(state, device)?;
+            match processes.iter_mut().find(|process| process.pid == pid) {
+                Some(known) => known.bytes = Some(known.bytes.unwrap_or(0) + taken),
+                None => processes.push(Process { pid, bytes: Some(taken) }),
+            }
+            Ok(taken)
+        })
+    }
+
+    /// A process that is no engine of ours gives back so much memory of a GPU, or all that it has when that is less; without
+    /// any left it is gone. Gives what it has given back, in bytes.
+    ///
+    /// # Errors
+    /// [`ClaimError`]; also when the device is a MIG instance.
+    pub fn foreign_returns(&self, pid: u32, device: &str, bytes: u64) -> Result<u64, ClaimError> {
+        change(&self.state_path(), |state, _| {
+            let processes = processes_of(state, device)?;
+            let Some(place) = processes.iter().position(|process| process.pid == pid) else { return Ok(0) };
+            let held = processes[place].bytes.unwrap_or(0);
+            let back = bytes.min(held);
+            if back == held {
+                processes.remove(place);
+            } else {
+                processes[place].bytes = Some(held - back);
+            }
+            Ok(back)
+        })
+    }
+
+    /// The processes that hold memory of a GPU or MIG instance, as the driver shows them.
+    ///
+    /// # Panics
+    /// When there is no such device, or the files cannot be read, which ends a test.
+    #[must_use]
+    pub fn processes(&self, device: &str) -> Vec<Process> {
+        let state = self.state().expect("the state can be read");
+        let held = held(&self.state_path(), Release::of(&state)).expect("the claims can be read");
+        let has = |gpu: &&Gpu| gpu.uuid == device || gpu.mig.iter().flatten().any(|mig| mig.uuid == device);
+        processes(state.devices.iter().find(has).expect("there is that device"), device, &held)
+    }
+
+    /// Every claim, of whatever process, that did not fit: what would have been an out-of-memory on a real card. The first one
+    /// first.
+    ///
+    /// # Panics
+    /// When they cannot be read, which ends a test.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        refused_in(&self.state_path()).expect("what was refused can be read")
     }
 
     /// Claims memory in the name of this process.
@@ -86,6 +145,11 @@ impl FakeNvml {
     pub fn env(&self) -> [(&'static str, OsString); 2] {
         [(LIBRARY_VAR, self.library_path().into()), (STATE_VAR, self.state_path().into())]
     }
+}
+
+fn processes_of<'a>(state: &'a mut State, device: &str) -> Result<&'a mut Vec<Process>, ClaimError> {
+    let gpu = state.devices.iter_mut().find(|gpu| gpu.uuid == device);
+    Ok(&mut gpu.ok_or_else(|| ClaimError::NoDevice { device: device.to_owned() })?.processes)
 }
 
 /// The library, which lies with the test's own executable or a folder above it. One that is not there is built; one that is

@@ -79,7 +79,7 @@ pub fn claim_in(state_path: &Path, bytes_per_device: &[(String, u64)]) -> Result
     if state.driver != Driver::Ok {
         return Err(ClaimError::Driver(state.driver));
     }
-    let held = folder.held(state.release_ms)?;
+    let held = folder.held(Release::of(&state))?;
     let mut wanted: BTreeMap<&str, u64> = BTreeMap::new();
     for (device, bytes) in bytes_per_device {
         *wanted.entry(device).or_default() += bytes;
@@ -88,6 +88,8 @@ pub fn claim_in(state_path: &Path, bytes_per_device: &[(String, u64)]) -> Result
         let no_device = || ClaimError::NoDevice { device: (*device).to_owned() };
         let free = Memory::of(&state, device, &held).ok_or_else(no_device)?.free;
         if *wanted > free {
+            let pid = std::process::id();
+            folder.note_refusal(&Refused { pid, device: (*device).to_owned(), wanted: *wanted, free })?;
             return Err(ClaimError::DoesNotFit { device: (*device).to_owned(), wanted: *wanted, free });
         }
     }
@@ -102,13 +104,51 @@ pub fn claim_in(state_path: &Path, bytes_per_device: &[(String, u64)]) -> Result
 pub fn free_in(state_path: &Path, device: &str) -> Result<u64, ClaimError> {
     let folder = Folder::open(state_path)?;
     let state = State::read(state_path)?;
-    let memory = Memory::of(&state, device, &folder.held(state.release_ms)?);
-    Ok(memory.ok_or_else(|| ClaimError::NoDevice { device: device.to_owned() })?.free)
+    folder.free(&state, device)
+}
+
+/// A claim that did not fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Id of the process that wanted it, as it knows itself.
+    pub pid: u32,
+    /// Id of the device.
+    pub device: String,
+    /// What was wanted of it, in bytes.
+    pub wanted: u64,
+    /// What was free, in bytes.
+    pub free: u64,
+}
+
+/// Every claim that did not fit since the claims' folder was made, the first one first.
+///
+/// # Errors
+/// When the file in which they are noted cannot be read.
+pub fn refused_in(state_path: &Path) -> io::Result<Vec<Refused>> {
+    let folder = Folder::open(state_path)?;
+    let text = match std::fs::read_to_string(folder.path.join(REFUSED)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Changes the state while nobody claims anything; the change is told what is free of a device.
+pub(crate) fn change<T>(
+    state_path: &Path,
+    change: impl FnOnce(&mut State, &dyn Fn(&State, &str) -> Result<u64, ClaimError>) -> Result<T, ClaimError>,
+) -> Result<T, ClaimError> {
+    let folder = Folder::open(state_path)?;
+    let mut state = State::read(state_path)?;
+    let changed = change(&mut state, &|state, device| folder.free(state, device))?;
+    state.write(state_path)?;
+    Ok(changed)
 }
 
 /// Every claim that counts now. Without a folder there is none.
-pub(crate) fn held(state_path: &Path, release_ms: u64) -> io::Result<Vec<Held>> {
-    if folder_of(state_path).exists() { Folder::open(state_path)?.held(release_ms) } else { Ok(Vec::new()) }
+pub(crate) fn held(state_path: &Path, release: Release) -> io::Result<Vec<Held>> {
+    if folder_of(state_path).exists() { Folder::open(state_path)?.held(release) } else { Ok(Vec::new()) }
 }
 
 /// A claim as its file says it.
@@ -126,6 +166,31 @@ impl Held {
         self.ended_ms.is_none()
     }
 }
+
+/// When the memory of what has ended is free again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Release {
+    least_ms: u64,
+    jitter_ms: u64,
+}
+
+impl Release {
+    pub(crate) const fn of(state: &State) -> Self {
+        Self { least_ms: state.release_ms, jitter_ms: state.release_jitter_ms }
+    }
+
+    /// The time that a claim's memory takes, the same for whoever looks: the name is as good as a die (FNV-1a).
+    fn delay_ms(self, name: &str) -> u64 {
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        // The low bits of this hash depend on little more than the last bytes; the high ones on all.
+        self.least_ms.saturating_add((hash >> 16) % self.jitter_ms.saturating_add(1))
+    }
+}
+
+/// In the claims' folder, one line of JSON for each claim that did not fit.
+const REFUSED: &str = "refused.jsonl";
 
 /// The claims' folder, locked.
 struct Folder {
@@ -158,8 +223,19 @@ impl Folder {
         Ok(Claim { _file: file })
     }
 
-    /// The claims of living processes, and of those that have ended less than `release_ms` ago. Others are removed.
-    fn held(&self, release_ms: u64) -> io::Result<Vec<Held>> {
+    fn note_refusal(&self, refused: &Refused) -> io::Result<()> {
+        let mut line = serde_json::to_vec(refused)?;
+        line.push(b'\n');
+        File::options().create(true).append(true).open(self.path.join(REFUSED))?.write_all(&line)
+    }
+
+    fn free(&self, state: &State, device: &str) -> Result<u64, ClaimError> {
+        let memory = Memory::of(state, device, &self.held(Release::of(state))?);
+        Ok(memory.ok_or_else(|| ClaimError::NoDevice { device: device.to_owned() })?.free)
+    }
+
+    /// The claims of living processes, and of those that have ended and whose memory is not back yet. Others are removed.
+    fn held(&self, release: Release) -> io::Result<Vec<Held>> {
         let mut all = Vec::new();
         // Once for all of them: each process with a model holds several.
         let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -167,7 +243,7 @@ impl Folder {
         for entry in std::fs::read_dir(&self.path)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json")
-                && let Some(held) = look_at(&path, release_ms, &holders)?
+                && let Some(held) = look_at(&path, release, &holders)?
             {
                 all.push(held);
             }
@@ -176,7 +252,7 @@ impl Folder {
     }
 }
 
-fn look_at(path: &Path, release_ms: u64, holders: &BTreeMap<u64, u32>) -> io::Result<Option<Held>> {
+fn look_at(path: &Path, release: Release, holders: &BTreeMap<u64, u32>) -> io::Result<Option<Held>> {
     let mut file = File::open(path)?;
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
@@ -191,7 +267,8 @@ fn look_at(path: &Path, release_ms: u64, holders: &BTreeMap<u64, u32>) -> io::Re
     }
     let now = now_ms();
     let ended = *held.ended_ms.get_or_insert(now);
-    if now.saturating_sub(ended) >= release_ms {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    if now.saturating_sub(ended) >= release.delay_ms(&name) {
         std::fs::remove_file(path)?;
         return Ok(None);
     }

@@ -16,4 +16,5 @@ mod memory;
 mod state;
 
 pub use bench::FakeNvml;
+pub use claims::Refused;
 pub use state::{Driver, Gpu, Mig, Process, STATE_FILE, STATE_VAR, State, StateError, XidEvent};

@@ -27,6 +27,10 @@ pub struct State {
     /// Time from the end of a process until its claimed memory is free again, in milliseconds.
     #[serde(default)]
     pub release_ms: u64,
+    /// Up to so much more, in milliseconds, different for each claim and the same for whoever looks: what a process held comes
+    /// back in pieces.
+    #[serde(default)]
+    pub release_jitter_ms: u64,
     /// The GPUs, in the order of the bus.
     pub devices: Vec<Gpu>,
     /// Errors that the driver reports; each goes once to every event set that was made before it was added.
@@ -183,6 +187,7 @@ impl State {
             driver_version: driver_version(),
             cuda_version: cuda_version(),
             release_ms: 0,
+            release_jitter_ms: 0,
             devices,
             xids: Vec::new(),
         }

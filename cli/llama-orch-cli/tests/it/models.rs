@@ -410,7 +410,7 @@ async fn what_fits_where() {
     let report = |devices: Value, no_devices: Value| {
         json!({"model_id": REF, "facts": {"format": "gguf", "architecture": "gemma3", "quant": "BF16", "chat_template": true,
             "parameters": 999_890_000}, "ctx": 8192, "slots": 2, "weights_bytes": 2_i64 << 30, "kv_bytes": 1_i64 << 30,
-            "compute_bytes": 1_i64 << 29, "total_bytes": 7_i64 << 29, "devices": devices, "no_devices": no_devices})
+            "compute_bytes": 1_i64 << 28, "overhead_bytes": 1_i64 << 28, "total_bytes": 7_i64 << 29, "devices": devices, "no_devices": no_devices})
     };
     let device = json!([{"index": 0, "name": "NVIDIA X", "vram_total_bytes": 24_i64 << 30, "vram_free_bytes": 1_i64 << 30,
         "fits": true, "fits_now": false, "ctx_max": 131_072}]);
@@ -423,7 +423,8 @@ kind:             gemma3, BF16, 1000 M
 context:          8192 tokens, 2 slots
 weights:          2.0 GiB
 keys and values:  1.0 GiB
-compute buffers:  512.0 MiB, estimated
+compute buffers:  256.0 MiB, estimated
+CUDA itself:      256.0 MiB, typically
 total:            3.5 GiB
 
 DEVICE      MEMORY    FREE     FITS  FITS NOW  LARGEST CONTEXT

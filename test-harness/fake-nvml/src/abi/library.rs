@@ -2,12 +2,11 @@
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Handle;
-use crate::claims::{self, Held};
+use crate::claims::{self, Held, Release};
 use crate::memory::Memory;
 use crate::state::{STATE_FILE, STATE_VAR};
 use crate::{Driver, Gpu, State};
@@ -41,8 +40,8 @@ struct Library {
 
 #[derive(Debug)]
 struct Cached {
-    /// What tells one content of the file from another.
-    stamp: (u64, i64, i64),
+    /// The file's content.
+    text: Vec<u8>,
     state: Arc<State>,
 }
 
@@ -81,18 +80,17 @@ impl Use {
 }
 
 impl Library {
-    /// The file is read again when it is another one, or was written since.
+    /// The file is parsed again when it says something else. Its number and time do not tell that: a state that is replaced
+    /// twice within one tick of the file system's clock may have both of what it had before.
     fn state(&mut self) -> Result<Arc<State>, Status> {
-        let path = state_path();
-        let meta = std::fs::metadata(&path).map_err(|_| Status::DriverNotLoaded)?;
-        let stamp = (meta.ino(), meta.mtime(), meta.mtime_nsec());
+        let text = std::fs::read(state_path()).map_err(|_| Status::DriverNotLoaded)?;
         if let Some(cached) = &self.cached
-            && cached.stamp == stamp
+            && cached.text == text
         {
             return Ok(cached.state.clone());
         }
-        let state = Arc::new(State::read(&path).map_err(|_| Status::Unknown)?);
-        self.cached = Some(Cached { stamp, state: state.clone() });
+        let state: Arc<State> = Arc::new(serde_json::from_slice(&text).map_err(|_| Status::Unknown)?);
+        self.cached = Some(Cached { text, state: state.clone() });
         Ok(state)
     }
 }
@@ -147,7 +145,7 @@ impl Device<'_> {
     }
 
     pub(super) fn held(&self) -> Result<Vec<Held>, Status> {
-        claims::held(self.state_path, self.state.release_ms).map_err(|_| Status::Unknown)
+        claims::held(self.state_path, Release::of(self.state)).map_err(|_| Status::Unknown)
     }
 
     pub(super) fn memory(&self) -> Result<Memory, Status> {

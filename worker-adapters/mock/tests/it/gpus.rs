@@ -2,6 +2,7 @@
 
 use fake_nvml::claims::free_in;
 use fake_nvml::{Driver, FakeNvml, Gpu, Mig, State};
+use sample_gguf::Sample;
 use tempfile::TempDir;
 
 use crate::program::{Engine, ended, masked, model, said};
@@ -64,6 +65,40 @@ fn what_does_not_fit_is_refused() {
     let output = ended(&["--port", "0", "-c", "131072"], &masked(&fake, "1"));
     assert!(said(&output).contains("failed to allocate buffer for kv cache"), "{}", said(&output));
     assert_eq!(free(&fake), before);
+}
+
+/// CUDA's own memory comes first and on each GPU that is seen, buffers to compute in come last; whichever does not fit is named and
+/// noted, and nothing is left.
+#[test]
+fn memory_may_be_short_at_either_end() {
+    let (folder, fake) = fake();
+    let uuid = fake.state().expect("a state").devices[1].uuid.clone();
+    let file = folder.path().join("llama.gguf");
+    Sample::named("llama-3.1-8b").write(&file).expect("a file with a hole");
+    let args = ["-m", file.to_str().expect("text"), "-c", "2048", "--cuda-mb", "400", "--port", "0"];
+    // 4403 MiB of weights, 256 of keys and values, 126 to compute in.
+    let wanted = (400 << 20) + 4_912_916_000 - 295_501_824 + (382 << 20);
+    for (room, said_so) in [
+        (300 << 20, "\nCUDA error: out of memory\n  current device: 0"),
+        (wanted - (10 << 20), "failed to allocate compute pp buffers"),
+    ] {
+        let refused = fake.refused().len();
+        fake.foreign(4_000_000, &uuid, (12 << 30) - room).expect("it answers");
+        let output = ended(&args, &masked(&fake, "1"));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(said_so), "{said_so}: {}", said(&output));
+        assert_eq!((free(&fake)[1], fake.refused().len()), (room, refused + 1));
+        fake.foreign_returns(4_000_000, &uuid, u64::MAX).expect("it answers");
+    }
+    fake.foreign(4_000_000, &uuid, (12 << 30) - wanted).expect("it answers");
+    let mut engine = Engine::start(&args, &masked(&fake, "0,1"));
+    let log = engine.until_said("server is listening");
+    assert!(log.contains("CUDA1 compute buffer size =   126.00 MiB"), "{log}");
+    let mut alone = Engine::start(&[&args[..], &["-sm", "none"]].concat(), &masked(&fake, "0,1"));
+    let log = alone.until_said("server is listening");
+    assert!(!log.contains("CUDA1 compute"), "{log}");
+    let of_alone = fake.processes(&uuid).into_iter().find(|process| process.pid == alone.pid());
+    assert_eq!(of_alone.and_then(|process| process.bytes), Some(400 << 20), "CUDA is there all the same");
 }
 
 /// Without a GPU that it may use, a build for CUDA does not run.

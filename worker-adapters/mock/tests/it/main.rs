@@ -4,6 +4,7 @@ mod adapter;
 mod cancel;
 mod client;
 mod faults;
+mod foretold;
 mod gpus;
 mod loading;
 mod program;

@@ -55,15 +55,21 @@ impl Answer {
         let kind = [known.architecture.clone(), known.quant.clone(), known.parameters.map(details::count)];
         let kind: Vec<String> = kind.into_iter().flatten().collect();
         let slots = if *slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
-        facts(&[
+        let overhead = self.report.overhead_bytes;
+        let mut lines = vec![
             ("model", self.report.model_id.clone()),
             ("kind", if kind.is_empty() { "-".to_owned() } else { kind.join(", ") }),
             ("context", format!("{ctx} tokens, {slots}")),
             ("weights", bytes(self.report.weights_bytes)),
             ("keys and values", bytes(self.report.kv_bytes)),
             ("compute buffers", format!("{}, estimated", bytes(self.report.compute_bytes))),
-            ("total", bytes(self.report.total_bytes)),
-        ])
+        ];
+        // Servers of older versions do not say it.
+        if overhead > 0 {
+            lines.push(("CUDA itself", format!("{}, typically", bytes(overhead))));
+        }
+        lines.push(("total", bytes(self.report.total_bytes)));
+        facts(&lines)
     }
 
     fn devices(&self) -> String {

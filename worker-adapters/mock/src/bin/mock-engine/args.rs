@@ -81,9 +81,13 @@ pub(crate) struct Args {
     /// Time the model takes to load, in milliseconds
     #[arg(long, env = "MOCK_ENGINE_LOAD_MS", default_value_t = 0)]
     load_ms: u64,
-    /// GPU memory it takes, in MiB; without it the size of the model's file and something for the context
+    /// GPU memory it takes in all, in MiB; without it what llama.cpp takes for the model, or, of a file that is no model, its size
+    /// and something for the context
     #[arg(long, env = "MOCK_ENGINE_VRAM_MB")]
     pub(crate) vram_mb: Option<u64>,
+    /// GPU memory that CUDA takes for itself on each GPU that it sees, in MiB; a real card has 300 to 500
+    #[arg(long, env = "MOCK_ENGINE_CUDA_MB", default_value_t = 0)]
+    pub(crate) cuda_mb: u64,
     /// Memory of the host it takes, in MiB
     #[arg(long, env = "MOCK_ENGINE_HOST_MB", default_value_t = 0)]
     pub(crate) host_mb: u64,
@@ -181,13 +185,13 @@ impl Args {
         self.build.as_deref().unwrap_or(LLAMA_BUILD)
     }
 
-    fn slots(&self) -> NonZeroU32 {
+    pub(crate) fn slots(&self) -> NonZeroU32 {
         let parallel = self.parallel.and_then(|count| u32::try_from(count).ok()).and_then(NonZeroU32::new);
         self.slots.flatten().or(parallel).unwrap_or(NonZeroU32::MIN)
     }
 
     /// Context of one slot: llama-server's is shared between them.
-    fn ctx(&self) -> u32 {
+    pub(crate) fn ctx(&self) -> u32 {
         match self.ctx_size {
             Some(0) => MODEL_CTX,
             Some(total) => (total / self.slots()).max(1),

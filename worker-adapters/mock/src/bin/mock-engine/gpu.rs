@@ -6,8 +6,9 @@ use fake_nvml::claims::{Claim, ClaimError, claim_in, free_in};
 use fake_nvml::{Driver, STATE_VAR, State};
 
 use crate::args::{Args, SplitMode};
+use crate::memory::{Takes, takes};
 
-/// Memory that a token of context takes: that of a model of eight billion parameters.
+/// Memory that a token of context takes, when nothing better is known: that of a model of eight billion parameters.
 const BYTES_PER_TOKEN: u64 = 128 << 10;
 
 /// The GPUs that this process sees, and what it wants of each.
@@ -19,6 +20,10 @@ pub(crate) struct Gpus {
     pub(crate) weights: Vec<u64>,
     /// Of each, for the context.
     pub(crate) context: Vec<u64>,
+    /// Of each, to compute in.
+    pub(crate) compute: Vec<u64>,
+    /// Of each, for CUDA itself.
+    overhead: Vec<u64>,
     claims: Vec<Claim>,
 }
 
@@ -34,6 +39,8 @@ pub(crate) struct Visible {
 /// Which part of a model is put into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
+    /// What CUDA takes before anything else.
+    Overhead,
     /// This step of so many.
     Weights {
         /// From 0 on.
@@ -43,6 +50,8 @@ pub(crate) enum Part {
     },
     /// All of it.
     Context,
+    /// All of it.
+    Compute,
 }
 
 /// It did not work out; each message is llama.cpp's.
@@ -61,6 +70,12 @@ pub(crate) enum GpuError {
         device: usize,
         /// What was wanted.
         bytes: u64,
+    },
+    /// Not even CUDA itself fits.
+    #[error("CUDA error: out of memory\n  current device: {device}, in function ggml_backend_cuda_device_get_memory")]
+    NoRoom {
+        /// As this process counts.
+        device: usize,
     },
     /// The fake itself fails.
     #[error("mock-engine: cannot use the fake GPUs")]
@@ -90,10 +105,13 @@ impl Gpus {
         if visible.is_empty() {
             return Err(GpuError::Init("no CUDA-capable device is detected"));
         }
-        let (weights, context) = wanted(args);
+        let Takes { weights, context, compute } = wanted(args);
         let shares = shares(args, &visible);
-        let spread = |bytes| spread(bytes, &shares);
-        Ok(Some(Self { weights: spread(weights), context: spread(context), state_path, visible, claims: Vec::new() }))
+        let (weights, context) = (spread(weights, &shares), spread(context, &shares));
+        let compute = shares.iter().map(|share| if *share > 0.0 { compute } else { 0 }).collect();
+        // CUDA sets itself up on every GPU that is seen, be it only to ask how much is free.
+        let overhead = vec![if args.vram_mb.is_some() { 0 } else { args.cuda_mb << 20 }; visible.len()];
+        Ok(Some(Self { weights, context, compute, overhead, state_path, visible, claims: Vec::new() }))
     }
 
     /// Takes memory for a part of the model.
@@ -104,13 +122,18 @@ impl Gpus {
                     let whole = self.weights[device];
                     (whole, whole * (step + 1) / of - whole * step / of)
                 }
+                Part::Overhead => (self.overhead[device], self.overhead[device]),
                 Part::Context => (self.context[device], self.context[device]),
+                Part::Compute => (self.compute[device], self.compute[device]),
             };
             if bytes == 0 {
                 continue;
             }
             match claim_in(&self.state_path, &[(gpu.uuid.clone(), bytes)]) {
                 Ok(claim) => self.claims.push(claim),
+                Err(ClaimError::DoesNotFit { .. }) if part == Part::Overhead => {
+                    return Err(GpuError::NoRoom { device });
+                }
                 // llama.cpp takes a buffer whole, and says how large it is.
                 Err(ClaimError::DoesNotFit { .. }) => return Err(GpuError::Full { device, bytes: whole }),
                 Err(ClaimError::NoDevice { .. } | ClaimError::Driver(_)) => {
@@ -123,13 +146,17 @@ impl Gpus {
     }
 }
 
-/// What the model wants, in bytes: for itself, and for its context.
-fn wanted(args: &Args) -> (u64, u64) {
+/// What the model wants, in bytes.
+fn wanted(args: &Args) -> Takes {
     if let Some(vram) = args.vram_mb {
-        return (vram << 20, 0);
+        return Takes { weights: vram << 20, ..Takes::default() };
     }
-    let file = args.model_file().and_then(|path| std::fs::metadata(path).ok());
-    (file.map_or(0, |meta| meta.len()), args.total_ctx() * BYTES_PER_TOKEN)
+    let file = args.model_file();
+    let known = file.as_deref().and_then(|path| takes(path, args.ctx().into(), args.slots().get().into()));
+    known.unwrap_or_else(|| {
+        let weights = file.and_then(|path| std::fs::metadata(path).ok()).map_or(0, |meta| meta.len());
+        Takes { weights, context: args.total_ctx() * BYTES_PER_TOKEN, compute: 0 }
+    })
 }
 
 /// As CUDA reads its variable: the first entry that names no device ends the list.

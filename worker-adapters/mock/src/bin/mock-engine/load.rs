@@ -92,6 +92,7 @@ impl Load {
     /// Loads. What keeps it from that ends the process.
     pub(crate) async fn run(mut self, url: &str) -> Loaded {
         let pace = self.sim.loading_left() / u32::try_from(STEPS).expect("a few");
+        self.allocate(Part::Overhead);
         self.say(|| "main: loading model".to_owned());
         if let Some(file) = &self.file {
             eprintln!("srv    load_model: loading model '{}'", file.display());
@@ -124,6 +125,12 @@ impl Load {
                 eprintln!("llama_kv_cache:      CUDA{device} KV buffer size = {:8.2} MiB", mib(*bytes));
             }
         }
+        self.allocate(Part::Compute);
+        if let Some(gpus) = &self.gpus {
+            for (device, bytes) in gpus.compute.iter().enumerate().filter(|(_, bytes)| **bytes > 0) {
+                eprintln!("sched_reserve:      CUDA{device} compute buffer size = {:8.2} MiB", mib(*bytes));
+            }
+        }
         let config = self.sim.config();
         self.say(|| format!("llama_context: n_ctx_per_seq = {}", config.ctx));
         self.say(|| format!("srv          init: initializing slots, n_slots = {}", config.slots));
@@ -144,6 +151,11 @@ impl Load {
             (GpuError::Full { device, bytes }, Part::Context) => vec![
                 format!("alloc_tensor_range: failed to allocate CUDA{device} buffer of size {bytes}"),
                 "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache"
+                    .to_owned(),
+            ],
+            (GpuError::Full { device, bytes }, Part::Compute) => vec![
+                format!("ggml_gallocr_reserve_n_impl: failed to allocate CUDA{device} buffer of size {bytes}"),
+                "llama_init_from_model: failed to initialize the context: failed to allocate compute pp buffers"
                     .to_owned(),
             ],
             _ => Vec::new(),

@@ -4,8 +4,10 @@ mod args;
 mod ending;
 mod faults_file;
 mod gpu;
+mod header;
 mod listen;
 mod load;
+mod memory;
 
 use std::io::Write as _;
 use std::time::Duration;
