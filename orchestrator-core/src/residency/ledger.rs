@@ -155,6 +155,12 @@ impl Ledger {
         self.devices.get(device).filter(|book| now_ms < book.coming_until_ms).map_or(0, |book| book.coming)
     }
 
+    /// Whether engines that have ended may still hold some of a device.
+    #[must_use]
+    pub fn may_come_back(&self, device: usize, now_ms: u64) -> bool {
+        self.devices.get(device).is_some_and(|book| now_ms < book.coming_until_ms && book.coming_at_most > 0)
+    }
+
     /// Promises memory to a tenant, if it can be promised. What it had before is forgotten.
     ///
     /// # Errors

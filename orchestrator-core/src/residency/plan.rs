@@ -247,6 +247,9 @@ impl Planner<'_> {
     /// Whether something of ours is under way after which there may be room: others come or go, or come first.
     fn could_wait(&self, index: usize, before: &[usize]) -> bool {
         let asker = &self.tenants[index];
+        if asker.need.iter().any(|part| self.ledger.may_come_back(part.device, self.now_ms)) {
+            return true;
+        }
         let under_way = |stage: Stage| matches!(stage, Stage::Loading { .. } | Stage::Leaving);
         self.tenants.iter().enumerate().any(|(other, tenant)| {
             let moves = under_way(tenant.stage) || self.leaving.contains(&other) || before.contains(&other);

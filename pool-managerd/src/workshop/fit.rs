@@ -66,9 +66,10 @@ pub(crate) fn lacking(
         .map(|process| format!("{} ({})", process.pid, process.vram_bytes.map_or_else(|| "?".to_owned(), mib)))
         .collect();
     let less = match model.shape.as_ref().and_then(|shape| fit::ctx_max(shape, slots, room)) {
-        Some(ctx) => format!("ctx = {ctx} would fit; fewer slots or a smaller quantisation help, too"),
-        None => "take a smaller quantisation, or further GPUs; `llama-orch models fit` says what fits".to_owned(),
+        Some(ctx) => format!("take a smaller ctx ({ctx} would fit), fewer slots or a smaller quantisation"),
+        None => "take a smaller ctx, fewer slots or a smaller quantisation".to_owned(),
     };
+    let less = format!("{less}; `llama-orch models fit` says what fits");
     let fix = match holders.is_empty() || never {
         true => less,
         false => format!("end what holds memory there (process {}), or {less}", holders.join(", ")),

@@ -142,7 +142,7 @@ impl Scene<'_> {
             Blow::Faults(faults) => self.bench.set_faults(row.id, &rows::parse(faults)),
             Blow::EatMemory => {
                 let gpu = &self.bench.gpus.state().expect("the state").devices[row.gpu];
-                let all = [(gpu.uuid.clone(), gpu.total_bytes - gpu.used_bytes - (100 << 20))];
+                let all = [(gpu.uuid.clone(), gpu.total_bytes - gpu.used_bytes - (1 << 30))];
                 *holds = Some(self.bench.gpus.claim(&all).expect("there is memory to eat"));
                 ask(self.daemon, row.id, "start", json!({})).await;
             }
