@@ -24,7 +24,12 @@ pub enum Step {
     /// It asks for memory that is not there, and nothing of ours can make room: by how much, part by part.
     Short(usize, Vec<Part>),
     /// It is to start no more tasks, so that its running ones end and another can be loaded.
-    Fence(usize),
+    Fence {
+        /// Who.
+        tenant: usize,
+        /// Who comes.
+        for_tenant: usize,
+    },
     /// It may start tasks again; nobody wants its memory any more.
     Unfence(usize),
     /// It has no running task: its engine is to end, to make room for this other one.
@@ -99,7 +104,7 @@ impl Planner<'_> {
         order
     }
 
-    /// Those that are late, then what the operator wants, then interactive tasks; among equals who waits longest.
+    /// Those that room is being made for, then those that are late, then what the operator wants, then interactive tasks; among equals who waits longest.
     fn rank(&self, index: usize) -> impl Ord + use<> {
         let tenant = &self.tenants[index];
         let oldest_ms = tenant.oldest_ms().unwrap_or(self.now_ms);
@@ -108,7 +113,7 @@ impl Planner<'_> {
         let is_late = soonest_ms.saturating_sub(oldest_ms) >= self.limits.age_limit_ms;
         let is_wanted = tenant.wanted || !tenant.on_demand;
         let is_interactive = tenant.waiting.of(Priority::Interactive).count > 0;
-        (Reverse(is_late), Reverse(is_wanted), Reverse(is_interactive), oldest_ms, index)
+        (Reverse(tenant.is_next), Reverse(is_late), Reverse(is_wanted), Reverse(is_interactive), oldest_ms, index)
     }
 
     /// Grants what can be granted, and sees to it that the others get theirs. Who is to stay fenced.
@@ -196,7 +201,7 @@ impl Planner<'_> {
                 self.steps.push(Step::Evict { tenant, for_tenant: index });
                 self.leaving.push(tenant);
             } else if !self.tenants[tenant].fenced {
-                self.steps.push(Step::Fence(tenant));
+                self.steps.push(Step::Fence { tenant, for_tenant: index });
             }
         }
         Some(victims)

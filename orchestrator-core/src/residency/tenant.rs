@@ -50,6 +50,8 @@ pub struct Tenant {
     pub keep: bool,
     /// It is to be loaded whether or not tasks wait: the operator wants it.
     pub wanted: bool,
+    /// Others were fenced or evicted for it, and it was not loaded since: the room that they make is its own.
+    pub is_next: bool,
     /// It starts no more tasks, so that it can be evicted.
     pub fenced: bool,
     /// Memory that it takes, device by device; empty while that is not known.

@@ -85,6 +85,20 @@ impl Scheduler {
         }
     }
 
+    /// A pool will not be ready again by itself: tasks that wait for it are placed again or end, with what [`Self::set_trouble`] was
+    /// told. An unknown pool changes nothing.
+    pub fn give_up(&mut self, pool_id: &PoolId, now_ms: u64) -> Vec<Action> {
+        let Some(index) = self.by_id.get(pool_id).copied() else {
+            return Vec::new();
+        };
+        let mut actions = Vec::new();
+        self.place_again(index, now_ms, &mut actions);
+        for task in self.waiting_for(index) {
+            actions.push(self.reject(task, index, now_ms));
+        }
+        actions
+    }
+
     fn set_draining(&mut self, pool_id: &PoolId, draining: bool, now_ms: u64) -> Vec<Action> {
         let Some(index) = self.by_id.get(pool_id).copied() else {
             return Vec::new();

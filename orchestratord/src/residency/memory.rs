@@ -83,7 +83,13 @@ impl State {
                 self.spread(whole, &mask, &devices, tenant.pool.config.tensor_split.as_deref())
             }
         };
-        let need = devices.iter().zip(bytes).map(|(device, bytes)| Part { device: *device, bytes }).collect();
+        // Where more than there is was not enough, all that there is is tried.
+        let at_least = |(at, device): (usize, &usize)| {
+            let floor = tenant.floor.get(at).copied().unwrap_or(0);
+            floor.min(self.ledger.room(*device)).max(bytes.get(at).copied().unwrap_or(0))
+        };
+        let part = |(at, device): (usize, &usize)| Part { device: *device, bytes: at_least((at, device)) };
+        let need = devices.iter().enumerate().map(part).collect();
         let tenant = &mut self.tenants[index];
         (tenant.need, tenant.need_is_measured, tenant.never) = (need, is_measured, never);
         tenant.guess_load(took_ms);
@@ -116,6 +122,9 @@ impl State {
             let held = self.ledger.measured(index).unwrap_or_default();
             let tenant = &mut self.tenants[index];
             (tenant.unlearned_ms, tenant.known) = (None, None);
+            if !held.is_empty() {
+                tenant.floor.clear();
+            }
             learned.keep(&tenant.key(), Load { took_ms, held: held.iter().map(|part| part.bytes).collect() });
         }
     }

@@ -131,7 +131,7 @@ impl State {
     fn drop_called_off(&mut self) {
         for tenant in &mut self.tenants {
             if tenant.asking.as_ref().is_some_and(|asking| asking.reply.is_closed()) {
-                tenant.asking = None;
+                (tenant.asking, tenant.is_next) = (None, false);
             }
         }
     }
@@ -152,13 +152,17 @@ impl Round<'_> {
                 Step::Begin(index) => self.wish(state, *index, Wish::Start),
                 Step::Grant(index) => state.granted(*index, self.now_ms),
                 Step::Short(index, lacking) => self.short(state, *index, lacking),
-                Step::Fence(index) => self.fence(state, scheduler, plan, *index),
+                Step::Fence { tenant, for_tenant } => {
+                    state.tenants[*for_tenant].is_next = true;
+                    self.fence(state, scheduler, plan, *tenant);
+                }
                 Step::Unfence(index) => {
                     state.tenants[*index].fenced = false;
                     let id = state.tenants[*index].pool.id.clone();
                     self.actions.extend(scheduler.set_cold(&id, None, self.now_ms));
                 }
                 Step::Evict { tenant, for_tenant } => {
+                    state.tenants[*for_tenant].is_next = true;
                     let by = state.tenants[*for_tenant].pool.id.clone();
                     self.unload(state, scheduler, plan, *tenant, Unloaded::For(&by));
                 }
@@ -228,6 +232,7 @@ impl Round<'_> {
         if waits {
             return asking.activity.set(format!("waiting for memory: {}", failure.message), None);
         }
+        tenant.is_next = false;
         if let Some(asking) = tenant.asking.take() {
             let fault = if never { PoolFault::TooLarge } else { failure.fault };
             // Whoever asked may have been called off.
@@ -250,6 +255,9 @@ impl Round<'_> {
             if told != trouble {
                 scheduler.set_trouble(id, trouble);
             }
+            if lasting && failure.is_some() && view_is_closed(scheduler, id) {
+                self.actions.extend(scheduler.give_up(id, self.now_ms));
+            }
             if !tenant.swappable || (matches!(tenant.stage(), Stage::Serving { .. }) && !tenant.fenced) {
                 continue;
             }
@@ -271,6 +279,13 @@ impl Round<'_> {
             }
         }
     }
+}
+
+/// Whether a pool takes no tasks, and others still wait for it.
+fn view_is_closed(scheduler: &Scheduler, id: &PoolId) -> bool {
+    scheduler
+        .pool(id)
+        .is_some_and(|view| view.snapshot.queued > 0 && !view.snapshot.ready && view.snapshot.cold.is_none())
 }
 
 /// The failure of a model for which other pools and the reserve leave too little.

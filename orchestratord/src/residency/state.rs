@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api_types::{PoolId, PoolState};
+use api_types::{PoolFault, PoolId, PoolState, ReloadState};
 use config_schema::Activation;
 use orchestrator_core::policy::ColdStart;
 use orchestrator_core::residency::{Ledger, Part, Stage, Tenant};
@@ -52,12 +52,18 @@ pub(super) struct PoolTenant {
     /// Its engine was told to end.
     pub(super) unloading: bool,
     pub(super) fenced: bool,
+    /// Others make room for it.
+    pub(super) is_next: bool,
     /// A wish was sent to its driver, which has not answered yet.
     pub(super) wishes: bool,
     /// The model that was staged last, or that the pool has.
     pub(super) model: Option<StagedModel>,
     /// What was learned of such loads, and of which.
     pub(super) known: Option<(String, Option<Loads>)>,
+    /// What was there for its load, device by device.
+    offered: Vec<u64>,
+    /// What it needs at least, device by device: with so much a load has failed for want of memory.
+    pub(super) floor: Vec<u64>,
     /// Its devices are too small for it, whoever uses them.
     pub(super) never: Option<Failure>,
     pub(super) need_is_measured: bool,
@@ -83,8 +89,7 @@ pub(super) struct LoadDone {
 
 impl State {
     pub(super) fn new(pools: &Pools) -> Self {
-        let tenants: Vec<_> =
-            pools.iter().filter(|pool| pool.config.is_managed()).map(PoolTenant::new).collect();
+        let tenants: Vec<_> = pools.iter().filter(|pool| pool.config.is_managed()).map(PoolTenant::new).collect();
         let by_id = tenants.iter().enumerate().map(|(index, tenant)| (tenant.pool.id.clone(), index)).collect();
         Self { ledger: Ledger::default(), devices: HashMap::new(), tenants, by_id }
     }
@@ -104,9 +109,12 @@ impl State {
 
     /// Memory was promised: the load begins.
     pub(super) fn granted(&mut self, index: usize, now_ms: u64) {
-        let tenant = &mut self.tenants[index];
+        let Self { tenants, ledger, .. } = self;
+        let tenant = &mut tenants[index];
         let Some(asking) = tenant.asking.take() else { return };
-        (tenant.started, tenant.load_since_ms) = (false, Some(now_ms));
+        let offered = |part: &Part| part.bytes.saturating_add(ledger.available(part.device).unwrap_or(0));
+        tenant.offered = tenant.need.iter().map(offered).collect();
+        (tenant.started, tenant.load_since_ms, tenant.is_next) = (false, Some(now_ms), false);
         if asking.reply.send(Ok(())).is_err() {
             // Whoever asked was called off.
             self.forget_load(index, now_ms);
@@ -134,6 +142,9 @@ impl State {
             PoolState::Cold | PoolState::Stopped | PoolState::BackingOff | PoolState::Failed | PoolState::Preparing => {
                 if matches!(report.state, PoolState::Stopped | PoolState::Failed) {
                     tenant.wanted = false;
+                }
+                if tenant.load_since_ms.is_some() && report.fault() == Some(PoolFault::VramExhausted) {
+                    tenant.foretold_too_little();
                 }
                 self.forget_load(index, now_ms);
             }
@@ -170,9 +181,12 @@ impl PoolTenant {
             wanted: false,
             unloading: false,
             fenced: false,
+            is_next: false,
             wishes: false,
             model: None,
             known: None,
+            offered: Vec::new(),
+            floor: Vec::new(),
             never: None,
             need_is_measured: false,
             need: Vec::new(),
@@ -180,6 +194,15 @@ impl PoolTenant {
             load_is_measured: false,
             unload_ms: UNLOAD_MS,
         }
+    }
+
+    /// A load has failed for want of memory, with all that was there for it (ORCH-3039).
+    fn foretold_too_little(&mut self) {
+        let more = |(offered, need): (&u64, &Part)| {
+            let [offered, need] = [*offered, need.bytes].map(|bytes| bytes.saturating_add(bytes / 10));
+            offered.max(need)
+        };
+        self.floor = self.offered.iter().zip(&self.need).map(more).collect();
     }
 
     pub(super) fn state(&self) -> PoolState {
@@ -218,14 +241,14 @@ impl PoolTenant {
         let config = &self.pool.config;
         let report = self.report.as_ref();
         let reloads = report.and_then(|report| report.reload.as_ref());
-        let reloads = reloads.is_some_and(|reload| {
-            !matches!(reload.state, api_types::ReloadState::Done | api_types::ReloadState::RolledBack)
-        });
+        let reloads =
+            reloads.is_some_and(|reload| !matches!(reload.state, ReloadState::Done | ReloadState::RolledBack));
         Tenant {
             stage: self.stage(),
             on_demand: config.activation == Activation::OnDemand,
             keep: config.is_kept() || self.state() == PoolState::Draining || reloads,
             wanted: self.wanted || reloads,
+            is_next: self.is_next,
             fenced: self.fenced,
             need: self.need.clone(),
             load_ms: self.load_guess_ms,

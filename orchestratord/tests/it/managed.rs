@@ -8,3 +8,4 @@ mod model;
 mod readiness;
 mod reload;
 mod routes;
+mod swap;

@@ -13,6 +13,7 @@ fn tenant(bytes: u64, stage: Stage) -> Tenant {
         on_demand: true,
         keep: false,
         wanted: false,
+        is_next: false,
         fenced: false,
         need: vec![Part { device: 0, bytes }],
         load_ms: 20_000,
@@ -104,11 +105,19 @@ fn waiting_tasks_of_a_loaded_model_run_first() {
     assert_eq!(decide(&[asking(20, 1, 50_000), busy(1)]).ready_in_ms[0], Some(29_500));
     // 20 s to load, one until the running task has ended, half of one for the memory.
     assert_eq!(decide(&[asking(20, 1, 98_400), busy(1)]).steps, []);
-    assert_eq!(decide(&[asking(20, 1, 98_500), busy(1)]).steps, [Step::Fence(1)]);
+    assert_eq!(decide(&[asking(20, 1, 98_500), busy(1)]).steps, [Step::Fence { tenant: 1, for_tenant: 0 }]);
     let fenced = |running| Tenant { fenced: true, ..busy(running) };
     assert_eq!(decide(&[asking(20, 1, 98_500), fenced(1)]).steps, []);
     assert_eq!(decide(&[asking(20, 1, 98_500), fenced(0)]).steps, [Step::Evict { tenant: 1, for_tenant: 0 }]);
     assert_eq!(decide(&[tenant(20, Stage::Out), fenced(1)]).steps, [Step::Unfence(1)], "nobody asks any more");
+}
+
+/// LO-SWP-04: the room that was made for one is not taken by another, although that has waited longer.
+#[test]
+fn who_was_evicted_does_not_come_back_first() {
+    let gone = asking(20, 5, 110_000);
+    let next = Tenant { is_next: true, ..asking(20, 1, 98_500) };
+    assert_eq!(decide(&[next, gone]).steps, [Step::Grant(0)]);
 }
 
 /// LO-SWP-04: interactive tasks do not wait for batch tasks of another model, once that has had something of its load.
@@ -123,7 +132,7 @@ fn interactive_tasks_come_first() {
         backlog_ms: 90_000,
         ..asking(20, 5, 0)
     };
-    assert_eq!(decide(&[person.clone(), batch(NOW_MS - 30_000)]).steps, [Step::Fence(1)]);
+    assert_eq!(decide(&[person.clone(), batch(NOW_MS - 30_000)]).steps, [Step::Fence { tenant: 1, for_tenant: 0 }]);
     assert_eq!(decide(&[person.clone(), batch(NOW_MS - 5_000)]).steps, [], "it was loaded just now");
     let other = asking(20, 1, 60_000);
     assert_eq!(decide(&[other, person]).steps, [Step::Grant(1)]);

@@ -60,10 +60,10 @@ impl App {
     pub async fn survey_models(self: &Arc<Self>) {
         for pool in self.pools.iter().filter(|pool| pool.config.is_managed()) {
             let Ok(reference) = pool.config.model_to_fetch().parse::<ModelRef>() else { continue };
-            let Ok(Some(entry)) = self.present(&reference, &reference.id()).await else { continue };
-            let Some(path) = entry.local_path.clone() else { continue };
+            let located = self.models.with_store(move |store| store.locate(&reference)).await;
+            let Ok(Some(located)) = located else { continue };
             // What is wrong with it is said when it is loaded.
-            if let Ok(model) = examine(pool, &pool.config.model, path).await {
+            if let Ok(model) = examine(pool, &pool.config.model, located.local_path).await {
                 self.residency.knows(&pool.id, model);
             }
         }

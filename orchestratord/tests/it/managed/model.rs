@@ -16,6 +16,9 @@ pub(super) enum Model {
     Huge,
     /// A tiny model by its header, and a large one by its file, which is what the engine takes memory for.
     Bloated,
+    /// A whole model of so many layers, whose context takes 16 MiB for each of them, at 1024 tokens. Its engine must be told to
+    /// take as much.
+    Layers(u32),
     /// A header that breaks off.
     Truncated,
     /// Something else altogether.
@@ -31,6 +34,7 @@ pub(super) fn write(path: &Path, model: Model) {
         Model::Tiny | Model::Bloated => whole(2, 64),
         Model::Large => whole(64, 65_536),
         Model::Huge => whole(256, 65_536),
+        Model::Layers(layers) => whole(layers, 4096),
         Model::Truncated => whole(2, 64)[..200].to_vec(),
         Model::Text => b"<html><body>404 Not Found</body></html>\n".to_vec(),
         Model::Missing => {
