@@ -314,6 +314,14 @@ pub fn fenced(pool: &Pool) {
     narrate(Level::INFO, &about_pool(pool, &served, &pool.replicas()[0].id, narration));
 }
 
+/// A pool's model is loaded.
+pub fn loaded(pool: &Pool, took_ms: u64) {
+    let served = pool.served();
+    let human = format_args!("pool {} was loaded in {took_ms} ms", pool.id);
+    let narration = Narration { duration_ms: Some(long(took_ms)), ..Narration::new(Actor::PoolManager, "load", human) };
+    narrate(Level::INFO, &about_pool(pool, &served, &pool.replicas()[0].id, narration));
+}
+
 /// A pool's engine is unloaded, and why.
 pub fn unloads(pool: &Pool, why: Unloaded<'_>) {
     let (served, id) = (pool.served(), &pool.id);

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::learned::Learned;
 use self::state::{Asking, State};
 use crate::app::App;
+use crate::narrate;
 use crate::pools::{Pool, Pools};
 
 /// Longest time between two rounds.
@@ -143,6 +144,7 @@ impl App {
             let Some(index) = state.index(&pool.id) else { return };
             if let Some(load) = state.take_report(index, report, now_ms) {
                 self.metrics.loaded(pool.id.as_str(), load.took_ms);
+                narrate::loaded(pool, load.took_ms);
             }
             let tenant = &state.tenants[index];
             tenant.swappable && report.takes_tasks && !tenant.unloading && !tenant.fenced

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 /// Longest that memory is waited for that an engine held which has ended: the driver gives it back a moment later, in milliseconds.
 pub const MEMORY_BACK_MS: u64 = 10_000;
+/// How long it is counted on so much that nobody else has to go instead, in milliseconds.
+const MEMORY_SOON_MS: u64 = 3_000;
 
 /// Memory of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +36,13 @@ struct Book {
     reserve: u64,
     /// Free by the last reading; `None` while it cannot be read.
     free: Option<u64>,
+    /// Used by then by nobody of ours that lives.
+    unowned: Option<u64>,
     /// What engines that have ended were seen to hold, what they may have held at most, and no reading has shown free yet; and
-    /// until when it is hoped for.
+    /// when the last of them ended.
     coming: u64,
     coming_at_most: u64,
-    coming_until_ms: u64,
+    ended_ms: u64,
 }
 
 /// What was promised to a tenant.
@@ -103,11 +107,6 @@ impl Ledger {
     /// the driver tells. `taken_ms` is when the reading began. Readings come in the order in which they were taken.
     pub fn read(&mut self, device: usize, free_bytes: Option<u64>, held: &[(usize, u64)], taken_ms: u64) {
         let Some(book) = self.devices.get_mut(device) else { return };
-        if let (Some(before), Some(now)) = (book.free, free_bytes) {
-            let back = now.saturating_sub(before);
-            book.coming = book.coming.saturating_sub(back);
-            book.coming_at_most = book.coming_at_most.saturating_sub(back);
-        }
         book.free = free_bytes;
         self.ended.retain(|(ended_ms, share)| share.device != device || *ended_ms >= taken_ms);
         for (tenant, claim) in &mut self.claims {
@@ -120,6 +119,17 @@ impl Ledger {
                 share.settled |= claim.loaded_ms.is_some_and(|loaded_ms| taken_ms > loaded_ms);
             }
         }
+        let living = self.claims.values().flat_map(|claim| &claim.shares).filter(|share| share.device == device);
+        let seen: u64 = living.map(Share::seen).sum();
+        let book = &mut self.devices[device];
+        let unowned = free_bytes.map(|free| book.total.saturating_sub(free).saturating_sub(seen));
+        if let (Some(before), Some(now)) = (book.unowned, unowned) {
+            // What is used by nobody of ours has become less: it has come back, whoever has taken it since.
+            let back = before.saturating_sub(now);
+            book.coming = book.coming.saturating_sub(back).min(now);
+            book.coming_at_most = book.coming_at_most.saturating_sub(back).min(now);
+        }
+        book.unowned = unowned;
     }
 
     /// Memory in all that a device has, in bytes.
@@ -152,13 +162,15 @@ impl Ledger {
     /// What is hoped to come back to a device soon from engines that have ended, in bytes.
     #[must_use]
     pub fn coming(&self, device: usize, now_ms: u64) -> u64 {
-        self.devices.get(device).filter(|book| now_ms < book.coming_until_ms).map_or(0, |book| book.coming)
+        let hoped = |book: &&Book| now_ms.saturating_sub(book.ended_ms) < MEMORY_SOON_MS;
+        self.devices.get(device).filter(hoped).map_or(0, |book| book.coming)
     }
 
     /// Whether engines that have ended may still hold some of a device.
     #[must_use]
     pub fn may_come_back(&self, device: usize, now_ms: u64) -> bool {
-        self.devices.get(device).is_some_and(|book| now_ms < book.coming_until_ms && book.coming_at_most > 0)
+        let may = |book: &Book| now_ms.saturating_sub(book.ended_ms) < MEMORY_BACK_MS && book.coming_at_most > 0;
+        self.devices.get(device).is_some_and(may)
     }
 
     /// Promises memory to a tenant, if it can be promised. What it had before is forgotten.
@@ -210,12 +222,13 @@ impl Ledger {
         for share in claim.shares {
             let held = if share.is_told || !share.settled { share.held } else { share.promised };
             let book = &mut self.devices[share.device];
-            if now_ms >= book.coming_until_ms {
+            if now_ms.saturating_sub(book.ended_ms) >= MEMORY_BACK_MS {
                 (book.coming, book.coming_at_most) = (0, 0);
             }
             book.coming = book.coming.saturating_add(held);
             book.coming_at_most = book.coming_at_most.saturating_add(share.taken());
-            book.coming_until_ms = now_ms.saturating_add(MEMORY_BACK_MS);
+            book.unowned = book.unowned.map(|unowned| unowned.saturating_add(share.seen()));
+            book.ended_ms = now_ms;
             self.ended.push((now_ms, share));
         }
     }
