@@ -256,6 +256,9 @@ async fn start_managed(app: &Arc<App>) {
         pool.managed_by(handle.clone());
         app.engine_changed(pool, &handle.report());
     }
+    for id in app.manager.survivors() {
+        app.residency.want(&id);
+    }
     app.survey_models().await;
     app.manager.preload(&handles).await;
 }

@@ -62,7 +62,8 @@ impl Residency {
         }
     }
 
-    /// Waits until a pool's devices have memory for a model. The promise holds until its engine has ended.
+    /// Waits until a pool's devices have memory for a model. The promise holds until its engine has ended. One that `takes_over` an
+    /// engine of an earlier life needs no further memory.
     ///
     /// # Errors
     /// There is none, and none is to be expected.
@@ -72,12 +73,15 @@ impl Residency {
         model: &StagedModel,
         activity: &Activity,
         cancel: &CancellationToken,
+        takes_over: bool,
     ) -> Result<(), Failure> {
         let (reply, granted) = oneshot::channel();
         {
             let mut state = self.lock();
             let Some(tenant) = state.tenant_mut(&pool.id) else { return Ok(()) };
             tenant.model = Some(model.clone());
+            // Whose engine is there already has its memory.
+            tenant.takes_over = takes_over;
             tenant.asking = Some(Asking { reply, activity: activity.clone(), short_since_ms: None });
         }
         self.nudge();

@@ -2,7 +2,7 @@
 
 mod news;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct Manager {
     /// There is one where there is a pool that needs it.
     monitor: Option<Monitor>,
     drivers: Mutex<JoinSet<()>>,
+    /// Pools whose engine of an earlier life still runs, and may be taken over.
+    survivors: Mutex<HashSet<PoolId>>,
     /// Tells the drivers of the devices, as long as there are any.
     news: Mutex<JoinSet<()>>,
 }
@@ -113,6 +115,7 @@ impl Manager {
             instance,
             monitor,
             drivers: Mutex::default(),
+            survivors: Mutex::default(),
             news: Mutex::default(),
         })
     }
@@ -145,10 +148,23 @@ impl Manager {
         handles
     }
 
-    /// Starts the pools that are to be up from the beginning.
+    /// Pools whose engine of an earlier life still runs: what it holds is its own.
+    #[must_use]
+    pub fn survivors(&self) -> HashSet<PoolId> {
+        self.survivors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a pool's engine of an earlier life still runs; once, since a start takes it over or ends it.
+    #[must_use]
+    pub fn takes_over(&self, pool: &PoolId) -> bool {
+        self.survivors.lock().unwrap_or_else(PoisonError::into_inner).remove(pool)
+    }
+
+    /// Starts the pools that are to be up from the beginning, and those that still are.
     pub async fn preload(&self, handles: &HashMap<PoolId, PoolHandle>) {
+        let survivors = self.survivors();
         for (id, handle) in handles {
-            if self.pools[id].config.activation == Activation::Preload {
+            if self.pools[id].config.activation == Activation::Preload || survivors.contains(id) {
                 // Nothing speaks against the first start but the end of the daemon.
                 let _ = handle.start().await;
             }
@@ -163,6 +179,8 @@ impl Manager {
             self.pools.values().filter(in_containers).map(|managed| managed.config.id.as_str()).collect();
         if !pools.is_empty() {
             container::remove_others(self.setup.container_runtime, &self.instance, &pools).await;
+            let running = container::running(self.setup.container_runtime, &self.instance).await;
+            self.survivors.lock().unwrap_or_else(PoisonError::into_inner).extend(running);
         }
     }
 

@@ -60,7 +60,8 @@ impl Host for DaemonHost {
         activity: &Activity,
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
-        self.app.residency.reserve(self.pool(pool), model, activity, cancel).await
+        let takes_over = self.app.manager.takes_over(pool);
+        self.app.residency.reserve(self.pool(pool), model, activity, cancel, takes_over).await
     }
 
     async fn park(&self, _: &PoolId) {}

@@ -62,6 +62,7 @@ impl App {
                 state.find_need(index, self, &self.residency.learned);
             }
         }
+        state.take_over(now_ms);
         let mut scheduler = self.scheduler();
         let tenants: Vec<_> = state
             .tenants
@@ -127,6 +128,18 @@ impl App {
 }
 
 impl State {
+    /// Engines that are there already have what they hold.
+    fn take_over(&mut self, now_ms: u64) {
+        for index in 0..self.tenants.len() {
+            let tenant = &mut self.tenants[index];
+            if tenant.asking.is_some() && std::mem::take(&mut tenant.takes_over) {
+                let need = tenant.need.clone();
+                self.ledger.claim(index, &need);
+                self.granted(index, now_ms);
+            }
+        }
+    }
+
     /// Starts that were called off ask for nothing any more.
     fn drop_called_off(&mut self) {
         for tenant in &mut self.tenants {

@@ -41,6 +41,8 @@ pub(super) struct PoolTenant {
     pub(super) report: Option<PoolReport>,
     /// Its start waits for memory.
     pub(super) asking: Option<Asking>,
+    /// The engine that it is about to start is there already.
+    pub(super) takes_over: bool,
     /// Its engine was seen to start since memory was promised.
     started: bool,
     pub(super) load_since_ms: Option<u64>,
@@ -173,6 +175,7 @@ impl PoolTenant {
             swappable: config.activation == Activation::OnDemand || !config.is_kept(),
             report: None,
             asking: None,
+            takes_over: false,
             started: false,
             load_since_ms: None,
             serving_since_ms: 0,

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api_types::{Engine as EngineKind, PoolFault};
+use api_types::{Engine as EngineKind, PoolFault, PoolId};
 use async_trait::async_trait;
 use config_schema::{ContainerNetwork, ContainerRuntime};
 use container_runtime::{
@@ -68,6 +68,18 @@ pub(crate) async fn remove_others(preference: ContainerRuntime, instance: &str, 
             tracing::warn!(container = handle.name(), %error, "a container of a pool that is gone could not be removed");
         }
     }
+}
+
+/// The pools whose containers of an earlier life still run.
+pub(crate) async fn running(preference: ContainerRuntime, instance: &str) -> Vec<PoolId> {
+    let Ok(runtime) = runtime(preference).await else { return Vec::new() };
+    let mut running = Vec::new();
+    for handle in runtime.find(instance).await.unwrap_or_default() {
+        if handle.inspect().await.is_ok_and(|state| state.running) {
+            running.extend(handle.pool().map(PoolId::from));
+        }
+    }
+    running
 }
 
 /// The id under which the containers of a data directory are found again.

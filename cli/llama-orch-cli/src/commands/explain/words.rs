@@ -30,6 +30,7 @@ const FILTERS: &[(&str, &str)] = &[
 const TIE_BREAKERS: &[(&str, &str, &str)] = &[
     ("predicted_end", "it was predicted to end the task first", "it was predicted to end the task later"),
     ("affinity", "it served the session last", "it did not serve the session last"),
+    ("loaded", "its model was loaded", "its model was not loaded"),
     ("least_loaded", "it was the least loaded", "it was more loaded"),
     ("residual_vram", "it had the most free video memory", "it had less free video memory"),
     ("perf_tokens_per_s", "it was measured as the fastest", "it was measured as slower"),
