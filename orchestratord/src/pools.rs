@@ -344,6 +344,9 @@ impl Pool {
             let replicas: serde_json::Map<_, _> = scheduler.replicas(&self.id).map(state).collect();
             metrics.insert("replicas".to_owned(), replicas.into());
         }
+        if let Some(cold) = view.snapshot.cold {
+            metrics.insert("ready_in_ms".to_owned(), json!(cold.wait_ms(app.clock.now_ms())));
+        }
         if let Some(speed) = view.snapshot.perf_tokens_per_s {
             metrics.insert("perf_tokens_per_s".to_owned(), json!(speed));
         }

@@ -170,17 +170,15 @@ impl App {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
-        let (actions, swappable) = {
+        let actions = {
             let mut state = self.residency.lock();
             let Some(tenant) = state.tenant_mut(&pool.id) else { return Ok(()) };
-            (tenant.unloading, tenant.wanted, tenant.fenced) = (true, false, false);
+            (tenant.unloading, tenant.wanted, tenant.fenced, tenant.swappable) = (true, false, false, true);
             let cold = tenant.cold_start(tenant.load_guess_ms, now_ms);
-            let swappable = tenant.swappable;
-            (self.scheduler().set_cold(&pool.id, Some(cold).filter(|_| swappable), now_ms), swappable)
+            self.scheduler().set_cold(&pool.id, Some(cold), now_ms)
         };
         self.carry_out(actions);
-        let unloaded =
-            if swappable { handle.unload().await } else { handle.stop(pool.config.supervision.drain_ms).await };
+        let unloaded = handle.unload().await;
         if unloaded.is_err() {
             self.unload_refused(&pool.id);
         }

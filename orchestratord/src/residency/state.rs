@@ -36,7 +36,7 @@ pub(super) type DeviceKey = (Option<String>, String);
 /// A pool, and what is known of its engine.
 pub(super) struct PoolTenant {
     pub(super) pool: Arc<Pool>,
-    /// It may be unloaded and loaded again.
+    /// It may be unloaded and loaded again: by its configuration, or because somebody had it unloaded.
     pub(super) swappable: bool,
     pub(super) report: Option<PoolReport>,
     /// Its start waits for memory.
@@ -217,7 +217,10 @@ impl PoolTenant {
         match self.state() {
             PoolState::Cold if self.never.is_some() => Stage::Barred,
             PoolState::Cold => Stage::Out,
-            PoolState::Preparing | PoolState::BackingOff if self.asking.is_some() => Stage::Asking,
+            // What is not known to fit anywhere is not granted.
+            PoolState::Preparing | PoolState::BackingOff if self.asking.is_some() && !self.need.is_empty() => {
+                Stage::Asking
+            }
             PoolState::Preparing if self.load_since_ms.is_some() => self.loading(),
             PoolState::Preparing | PoolState::BackingOff => Stage::Preparing,
             PoolState::Starting => self.loading(),
