@@ -117,8 +117,9 @@ impl App {
             metrics.model_state(id.as_str(), Some(state));
         }
         let pools = Pools::new(&config, &metrics);
-        let scheduler = Scheduler::new(pools.specs());
+        let mut scheduler = Scheduler::new(pools.specs());
         let residency = Residency::open(&config, &pools)?;
+        residency.begin(&mut scheduler);
         let sessions = Sessions::new(SessionLimits {
             ttl_ms: config.sessions.ttl_ms.get(),
             max_turns: config.sessions.max_turns.get(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use api_types::{PoolFault, PoolId, PoolState};
 use catalog_core::CatalogError;
 use config_schema::Config;
+use orchestrator_core::Scheduler;
 use pool_managerd::failure::Failure;
 use pool_managerd::machine::Conflict;
 use pool_managerd::pool::{Activity, PoolReport, StagedModel};
@@ -53,6 +54,14 @@ impl Residency {
         let is_used = !state.tenants.is_empty();
         let learned = Learned::open(&config.server.data_dir, is_used)?;
         Ok(Self { state: Mutex::new(state), learned, wake: Notify::new(), is_used })
+    }
+
+    /// Pools that are loaded on demand take tasks from the beginning.
+    pub fn begin(&self, scheduler: &mut Scheduler) {
+        for tenant in self.lock().tenants.iter().filter(|tenant| tenant.swappable) {
+            // Nothing waits yet that this could move.
+            scheduler.set_cold(&tenant.pool.id, Some(tenant.cold_start(tenant.load_guess_ms, 0)), 0);
+        }
     }
 
     /// Something has happened that may change the plan.

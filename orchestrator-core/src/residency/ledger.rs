@@ -144,6 +144,14 @@ impl Ledger {
         self.devices.get(device).map_or(0, |book| book.total.saturating_sub(book.reserve))
     }
 
+    /// What of a device could be had if none of our engines had any, in bytes: other programs keep what they use.
+    #[must_use]
+    pub fn attainable(&self, device: usize) -> u64 {
+        let Some(book) = self.devices.get(device) else { return 0 };
+        let others = book.unowned.unwrap_or(0).saturating_sub(book.coming_at_most);
+        book.total.saturating_sub(others.max(book.reserve))
+    }
+
     /// What can be promised of a device now, in bytes; `None` while it cannot be read.
     #[must_use]
     pub fn available(&self, device: usize) -> Option<u64> {

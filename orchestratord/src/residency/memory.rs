@@ -85,8 +85,8 @@ impl State {
         };
         // Where more than there is was not enough, all that there is is tried.
         let at_least = |(at, device): (usize, &usize)| {
-            let floor = tenant.floor.get(at).copied().unwrap_or(0);
-            floor.min(self.ledger.room(*device)).max(bytes.get(at).copied().unwrap_or(0))
+            let floor = tenant.floor.as_ref().filter(|(of, _)| *of == key).and_then(|(_, floor)| floor.get(at));
+            floor.copied().unwrap_or(0).min(self.ledger.attainable(*device)).max(bytes.get(at).copied().unwrap_or(0))
         };
         let part = |(at, device): (usize, &usize)| Part { device: *device, bytes: at_least((at, device)) };
         let need = devices.iter().enumerate().map(part).collect();
@@ -123,7 +123,7 @@ impl State {
             let tenant = &mut self.tenants[index];
             (tenant.unlearned_ms, tenant.known) = (None, None);
             if !held.is_empty() {
-                tenant.floor.clear();
+                tenant.floor = None;
             }
             learned.keep(&tenant.key(), Load { took_ms, held: held.iter().map(|part| part.bytes).collect() });
         }

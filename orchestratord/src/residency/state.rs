@@ -64,8 +64,8 @@ pub(super) struct PoolTenant {
     pub(super) known: Option<(String, Option<Loads>)>,
     /// What was there for its load, device by device.
     offered: Vec<u64>,
-    /// What it needs at least, device by device: with so much a load has failed for want of memory.
-    pub(super) floor: Vec<u64>,
+    /// What a load needs at least, device by device, and which: with so much it has failed for want of memory.
+    pub(super) floor: Option<(String, Vec<u64>)>,
     /// Its devices are too small for it, whoever uses them.
     pub(super) never: Option<Failure>,
     pub(super) need_is_measured: bool,
@@ -189,7 +189,7 @@ impl PoolTenant {
             model: None,
             known: None,
             offered: Vec::new(),
-            floor: Vec::new(),
+            floor: None,
             never: None,
             need_is_measured: false,
             need: Vec::new(),
@@ -205,7 +205,7 @@ impl PoolTenant {
             let [offered, need] = [*offered, need.bytes].map(|bytes| bytes.saturating_add(bytes / 10));
             offered.max(need)
         };
-        self.floor = self.offered.iter().zip(&self.need).map(more).collect();
+        self.floor = Some((self.key(), self.offered.iter().zip(&self.need).map(more).collect()));
     }
 
     pub(super) fn state(&self) -> PoolState {
@@ -281,7 +281,9 @@ impl PoolTenant {
         let engine = self.report.as_ref().and_then(|report| report.engine.as_ref());
         let engine = engine.map_or("-", |engine| engine.version.as_str());
         let devices = config.device_mask().unwrap_or_default();
-        let (model, slots) = (&self.pool.served().id, config.slots);
+        // While another model is being loaded, the pool still serves the old one by name.
+        let model = self.model.as_ref().map_or(config.model.as_str(), |model| model.reference.as_str());
+        let slots = config.slots;
         format!("{model} ctx={ctx} slots={slots} devices={devices} engine={} {engine}", config.engine)
     }
 
