@@ -16,10 +16,13 @@ pub enum Denied {
     /// A token came, and it is not the right one.
     #[error("BAD_TOKEN: the bearer token is not the one this server knows")]
     Bad,
+    /// The request needs the token wherever it comes from, and the server has none.
+    #[error("NO_TOKEN: this server has no token, and takes no workers without one")]
+    Unset,
 }
 
 impl Denied {
-    /// The HTTP status of both.
+    /// The HTTP status of all.
     pub const STATUS: u16 = 401;
 
     /// Its code in the auth envelope (LO-AUTH-04).
@@ -28,6 +31,7 @@ impl Denied {
         match self {
             Self::Missing => 40101,
             Self::Bad => 40102,
+            Self::Unset => 40103,
         }
     }
 
@@ -37,6 +41,9 @@ impl Denied {
         match self {
             Self::Missing => "send `Authorization: Bearer <token>` with the token the operator set as AUTH_TOKEN",
             Self::Bad => "compare the client's token with the operator's AUTH_TOKEN; it may have been changed",
+            Self::Unset => {
+                "set AUTH_TOKEN or AUTH_TOKEN_FILE on the orchestrator, start it again, and give the worker the same"
+            }
         }
     }
 }
@@ -97,12 +104,12 @@ impl Authenticator {
     /// [`Denied`] when a token is needed and the right one did not come.
     pub fn check(&self, peer: IpAddr, authorization: Option<&[u8]>) -> Result<Identity, Denied> {
         match self.loopback {
-            _ if !is_loopback(peer) => self.require_token(authorization),
+            _ if !is_loopback(peer) => self.compare(authorization),
             Loopback::Open => match authorization {
-                Some(_) => Ok(self.require_token(authorization).unwrap_or(Identity::Localhost)),
+                Some(_) => Ok(self.compare(authorization).unwrap_or(Identity::Localhost)),
                 None => Ok(Identity::Localhost),
             },
-            Loopback::Token => self.require_token(authorization),
+            Loopback::Token => self.compare(authorization),
             Loopback::Proxied => {
                 let credential = authorization.and_then(credential).ok_or(Denied::Missing)?;
                 Ok(Identity::Token(Fingerprint::of(credential)))
@@ -116,6 +123,13 @@ impl Authenticator {
     /// # Errors
     /// [`Denied`] when the right token did not come.
     pub fn require_token(&self, authorization: Option<&[u8]>) -> Result<Identity, Denied> {
+        if self.expected.is_none() {
+            return Err(Denied::Unset);
+        }
+        self.compare(authorization)
+    }
+
+    fn compare(&self, authorization: Option<&[u8]>) -> Result<Identity, Denied> {
         let presented = authorization.and_then(bearer).ok_or(Denied::Missing)?;
         let expected = self.expected.as_ref().ok_or(Denied::Bad)?;
         // Digests have one length, so the comparison tells nothing about the token's.

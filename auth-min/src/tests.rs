@@ -57,6 +57,7 @@ enum Got {
     Token,
     Missing,
     Bad,
+    Unset,
 }
 
 fn got(verdict: Result<Identity, Denied>) -> Got {
@@ -65,6 +66,7 @@ fn got(verdict: Result<Identity, Denied>) -> Got {
         Ok(Identity::Token(_)) => Got::Token,
         Err(Denied::Missing) => Got::Missing,
         Err(Denied::Bad) => Got::Bad,
+        Err(Denied::Unset) => Got::Unset,
     }
 }
 
@@ -114,7 +116,8 @@ fn workers_always_need_the_token() {
     assert_eq!(open.require_token(None), Err(Denied::Missing));
     assert!(open.require_token(Some(format!("Bearer {TOKEN}").as_bytes())).is_ok());
     let without = Authenticator::new(None, None, false);
-    assert_eq!(without.require_token(Some(b"Bearer x")), Err(Denied::Bad));
+    assert_eq!(without.require_token(Some(b"Bearer x")), Err(Denied::Unset));
+    assert!(Denied::Unset.hint().contains("AUTH_TOKEN"));
 }
 
 /// RFC 9110, section 11: the scheme's case does not matter; another scheme is no bearer token.

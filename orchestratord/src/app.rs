@@ -14,7 +14,7 @@ use orchestrator_core::scheduler::{Action, Canceled, Dispatch, Outcome, Requeued
 use orchestrator_core::session::{SessionLimits, Sessions, Used};
 use orchestrator_core::throttle::Throttles;
 use orchestrator_core::{Refusal, Scheduler};
-use pool_managerd::manager::Manager;
+use pool_managerd::manager::{Manager, Memory};
 use pool_managerd::registry::Lease;
 use state_db::StateDb;
 
@@ -33,6 +33,7 @@ use crate::runner;
 use crate::store::TaskStore;
 use crate::task::{CancelReason, EndedTask, Ending, Task};
 use crate::wire::{int, long};
+use crate::workers::Workers;
 
 /// A long wait is reported less often than a short one: about so many times, as far as it can be foreseen; and a crowd gets
 /// one report each millisecond between them all.
@@ -70,6 +71,8 @@ pub struct App {
     pub manager: Manager,
     /// Who has the GPUs' memory.
     pub residency: Residency,
+    /// Other hosts that run engines.
+    pub workers: Workers,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
     throttle: Mutex<Throttle>,
@@ -142,6 +145,7 @@ impl App {
             artifacts,
             manager,
             residency,
+            workers: Workers::new(&config),
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
             throttle: Mutex::new(Throttle::new(&config)),
@@ -176,6 +180,11 @@ impl App {
         let mut sessions = self.sessions();
         sessions.prune(self.clock.now_ms());
         sessions.len()
+    }
+
+    /// The memory of a pool's devices, wherever they are; `None` where it cannot be read.
+    pub fn memory_of(&self, pool: &PoolId) -> Option<Memory> {
+        self.manager.memory_of(pool).or_else(|| self.workers.memory_of(pool))
     }
 
     /// Tasks waiting in a pool.

@@ -212,6 +212,7 @@ async fn serve(
     stops: Stops,
 ) -> anyhow::Result<()> {
     start_external(&app, keys, &stops.serving);
+    watch_elsewhere(&app, &stops.serving);
     start_managed(&app).await;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
@@ -249,7 +250,9 @@ async fn serve(
 
 /// Has the engines started that are run here.
 async fn start_managed(app: &Arc<App>) {
-    let host: Arc<dyn pool_managerd::pool::Host> = Arc::new(DaemonHost::new(Arc::clone(app)));
+    let host = Arc::new(DaemonHost::new(Arc::clone(app)));
+    app.workers.launch(app, &host);
+    let host: Arc<dyn pool_managerd::pool::Host> = host;
     let handles = app.manager.launch(&host).await;
     for (id, handle) in &handles {
         let pool = app.pools.scheduled(id);
@@ -282,6 +285,16 @@ fn start_external(app: &Arc<App>, keys: &EngineKeys, stop: &CancellationToken) {
                 }
             }
             Err(reason) => pool.cannot_work(&reason),
+        }
+    }
+}
+
+/// Probes the engines of other hosts as those of external pools: by way of the link that tasks go.
+fn watch_elsewhere(app: &Arc<App>, stop: &CancellationToken) {
+    for pool in app.pools.iter().filter(|pool| pool.config.worker.is_some()) {
+        for replica in pool.replicas() {
+            let (pool, replica) = (Arc::clone(pool), Arc::clone(replica));
+            tokio::spawn(pools::watch(Arc::clone(app), pool, replica, stop.clone()));
         }
     }
 }

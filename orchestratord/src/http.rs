@@ -3,6 +3,7 @@
 mod artifacts;
 mod body;
 mod catalog;
+mod elsewhere;
 mod engines;
 mod events;
 mod gate;
@@ -15,6 +16,7 @@ mod server;
 mod sessions;
 mod stream;
 mod tasks;
+mod workers;
 
 pub use gate::Gate;
 pub use router::{ROUTES, router};

@@ -26,3 +26,4 @@ pub mod store;
 pub mod task;
 pub mod unsupported;
 mod wire;
+pub mod workers;

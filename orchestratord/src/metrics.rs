@@ -58,6 +58,8 @@ pub const NAMES: &[&str] = &[
     "adapter_breaker_state",
     "catalog_verifications_total",
     "model_state",
+    "worker_up",
+    "worker_heartbeats_total",
     "artifacts",
     "artifacts_bytes",
     "artifacts_dropped_total",
@@ -129,6 +131,11 @@ struct Decision {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolOnly {
     pool_id: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OneWorker {
+    worker_id: Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -206,6 +213,8 @@ pub struct Metrics {
     breaker: Family<ReplicaOnly, Gauge>,
     verifications: Family<Verified, Counter>,
     model_state: Family<ModelInState, Gauge>,
+    workers: Family<OneWorker, Gauge>,
+    heartbeats: Family<OneWorker, Counter>,
     /// Models that have a series.
     models: Mutex<HashSet<Text>>,
     artifacts: Gauge,
@@ -292,6 +301,8 @@ impl Metrics {
             breaker: Family::default(),
             verifications: Family::default(),
             model_state: Family::default(),
+            workers: Family::default(),
+            heartbeats: Family::default(),
             models: Mutex::default(),
             artifacts: Gauge::default(),
             artifacts_bytes: Gauge::default(),
@@ -413,6 +424,16 @@ impl Metrics {
             BreakerState::HalfOpen { .. } => 1,
             BreakerState::Open { .. } => 2,
         });
+    }
+
+    /// Whether a worker was heard from a moment ago.
+    pub fn worker_up(&self, worker: &str, is_up: bool) {
+        self.workers.get_or_create(&OneWorker { worker_id: worker.into() }).set(i64::from(is_up));
+    }
+
+    /// A worker was heard from.
+    pub fn heartbeat(&self, worker: &str) {
+        self.heartbeats.get_or_create(&OneWorker { worker_id: worker.into() }).inc();
     }
 
     /// A pool takes no new tasks.
@@ -544,6 +565,8 @@ impl Metrics {
         registry.register("adapter_breaker_trips", "Times a breaker opened", self.trips.clone());
         registry.register("adapter_breaker_state", "0 closed, 1 half-open, 2 open", self.breaker.clone());
         registry.register("catalog_verifications", "Verifications of models", self.verifications.clone());
+        registry.register("worker_up", "1 for a worker that was heard from a moment ago", self.workers.clone());
+        registry.register("worker_heartbeats", "Heartbeats of a worker", self.heartbeats.clone());
         registry.register("model_state", "1 for the state a model is in", self.model_state.clone());
         registry.register("artifacts", "Artifacts kept", self.artifacts.clone());
         registry.register("artifacts_bytes", "Bytes of kept artifacts", self.artifacts_bytes.clone());

@@ -11,20 +11,15 @@ mod retire;
 mod work;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use api_types::{ErrorEnvelope, ErrorKind, ModelId, ModelLifecycle, TrustMode, TrustPolicy, VerificationOutcome};
-use catalog_core::{
-    CatalogEntry, CatalogError, CatalogStore, Digest, FsCatalog, ListFilter, ModelRef, SqliteCatalog, Trust, judge,
-};
-use config_schema::{CatalogIndex, Config, OutboundMode};
-use model_provisioner::{
-    Environment, FetchSettings, Fetcher, ModelProvisioner, OutboundPolicy, Sources, Web, WebSettings,
-};
+use api_types::{ErrorEnvelope, ErrorKind, ModelId, ModelLifecycle, TrustMode, VerificationOutcome};
+use catalog_core::{CatalogEntry, CatalogError, CatalogStore, Digest, ListFilter, ModelRef, Trust, judge};
+use config_schema::{Config, OutboundMode};
+use model_provisioner::{Fetcher, ModelProvisioner, Web};
 use tokio::sync::Notify;
 
 use self::jobs::{Job, Jobs};
@@ -94,19 +89,21 @@ impl Models {
     /// # Errors
     /// An index that cannot be read, a reference in the configuration that is none, a thread that cannot be had.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
-        let configured = configured(config)?;
-        let store = open_store(config).context("cannot open the catalog (server.data_dir, catalog.index)")?;
-        let (web, fetcher) = fetcher(config).context("cannot prepare to fetch models")?;
+        let named = configured(config)?;
+        let store = model_provisioner::configured::open_store(config)
+            .context("cannot open the catalog (server.data_dir, catalog.index)")?;
+        let (web, fetcher) =
+            model_provisioner::configured::fetcher(config).context("cannot prepare to fetch models")?;
         let fetcher = Arc::new(fetcher);
         let models = Self {
             store: Arc::clone(&store),
-            trust: trust(config)?,
+            trust: model_provisioner::configured::trust(config)?,
             is_strict: config.catalog.trust_mode() == TrustMode::Strict,
             standings: RwLock::default(),
             all_fine: AtomicBool::new(true),
             changed_at: Mutex::new(SystemTime::now()),
             retirements: Notify::new(),
-            configured,
+            configured: named,
             provisioner: ModelProvisioner::new(Arc::clone(&store), Arc::clone(&fetcher)),
             web,
             fetcher,
@@ -337,42 +334,6 @@ pub fn configured(config: &Config) -> anyhow::Result<HashMap<ModelId, Option<Dig
         add(path, model_id(name), wanted.checksum.as_ref().map(config_schema::Checksum::as_str))?;
     }
     Ok(configured)
-}
-
-fn open_store(config: &Config) -> Result<Arc<dyn CatalogStore>, CatalogError> {
-    let (folder, models_dir) = (config.server.data_dir.join("catalog"), &config.catalog.models_dir);
-    Ok(match config.catalog.index {
-        CatalogIndex::Fs => Arc::new(FsCatalog::open(folder, models_dir)?),
-        CatalogIndex::Sqlite => Arc::new(SqliteCatalog::open(folder, models_dir)?),
-    })
-}
-
-fn fetcher(config: &Config) -> anyhow::Result<(Arc<Web>, Fetcher)> {
-    let catalog = &config.catalog;
-    let policy = OutboundPolicy::new(&config.policy.outbound);
-    let web = Web::new(policy, &WebSettings::new(Duration::from_millis(catalog.stall_timeout_ms.get())))?;
-    let sources = Sources::new(&Environment::of_process())?;
-    let parallel_files = usize::try_from(catalog.parallel_files.get()).unwrap_or(usize::MAX);
-    let settings = FetchSettings::new(catalog.models_dir.clone(), parallel_files);
-    let web = Arc::new(web);
-    Ok((Arc::clone(&web), Fetcher::new(web, sources, settings)))
-}
-
-/// What the configuration asks of models.
-fn trust(config: &Config) -> anyhow::Result<Trust> {
-    let policy = &config.catalog.trust_policy;
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path)
-            .with_context(|| format!("catalog.trust_policy.ca_roots: cannot read {}", path.display()))
-    };
-    let trust = Trust::configured(&TrustPolicy {
-        mode: config.catalog.trust_mode(),
-        allowed_registries: policy.allowed_registries.clone(),
-        require_signature: policy.require_signature,
-        require_sbom: policy.require_sbom,
-        ca_roots: policy.ca_roots.iter().map(read).collect::<anyhow::Result<_>>()?,
-    });
-    trust.context("catalog.trust_policy.ca_roots")
 }
 
 fn unix_now_ms() -> i64 {

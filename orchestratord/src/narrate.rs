@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api_types::{
     Engine, ErrorEnvelope, ModelId, ModelJob, ModelLifecycle, MoveReason, PoolId, PoolState, ReloadState, ReloadStatus,
-    ReplicaId, TaskId, TaskRequest, Verification,
+    ReplicaId, TaskId, TaskRequest, Verification, WorkerId,
 };
 use artifact_store::{PutError, ReadError};
 use catalog_core::{CatalogError, Digest};
@@ -259,6 +259,44 @@ pub fn pool_unready(pool: &Pool, replica: &Replica, reason: &str) {
     let served = pool.served();
     let human = format_args!("pool {} is not ready: {reason}", pool.id);
     narrate(Level::WARN, &about_pool(pool, &served, &replica.id, Narration::new(Actor::PoolManager, "unready", human)));
+}
+
+/// An engine of an external pool has announced where it listens.
+pub fn engine_announced(pool: &Pool, replica: &Replica, endpoint: &str) {
+    let served = pool.served();
+    let human = format_args!("an engine announces itself as {} of pool {}, at {endpoint}", replica.id, pool.id);
+    narrate(
+        Level::INFO,
+        &about_pool(pool, &served, &replica.id, Narration::new(Actor::Orchestratord, "register_worker", human)),
+    );
+}
+
+/// A host that runs pools has registered.
+pub fn worker_registered(worker: &WorkerId, relay: &str, theirs: &str, ours: &str) {
+    if theirs == ours {
+        let human = format_args!("worker {worker} has registered; its engines are reached at {relay}");
+        narrate(Level::INFO, &Narration::new(Actor::Orchestratord, "register_worker", human));
+    } else {
+        let human = format_args!(
+            "worker {worker} has registered with version {theirs}, and this is {ours}; run the same version on both. Its engines are reached at {relay}"
+        );
+        narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "register_worker", human));
+    }
+}
+
+/// Nothing is heard of a host that runs pools.
+pub fn worker_away(worker: &WorkerId, silence: Duration) {
+    let human = format_args!(
+        "worker {worker} has not been heard from for {} s, so its pools take no tasks; is pool-managerd running there, and can it reach this host?",
+        silence.as_secs()
+    );
+    narrate(Level::ERROR, &Narration::new(Actor::Orchestratord, "lose_worker", human));
+}
+
+/// A host that runs pools has said that it stops.
+pub fn worker_left(worker: &WorkerId) {
+    let human = format_args!("worker {worker} stops, and its engines with it");
+    narrate(Level::WARN, &Narration::new(Actor::Orchestratord, "lose_worker", human));
 }
 
 /// What the engine of a managed pool is doing now.

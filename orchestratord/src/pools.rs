@@ -13,16 +13,14 @@ use adapter_host::{BreakerPolicy, BreakerState, CallPolicy, CallReport};
 use api_types::{
     DeterminismLevel, Engine, ModelId, PoolHealth, PoolId, PoolState, PoolStatus, Priority, ReplicaId, Workload,
 };
-use config_schema::{BearerToken, Config, EngineSource, EngineUrl, Pool as PoolConfig, PriorityLimits};
-use http_util::Secret;
-use llamacpp_http::{LlamaCpp, LlamaCppConfig};
+use config_schema::{BearerToken, Config, EngineSource, Pool as PoolConfig, PriorityLimits};
 use mock::{Mock, Simulation};
 use orchestrator_core::Scheduler;
 use orchestrator_core::classes::PerClass;
 use orchestrator_core::queue::{FullPolicy, QueueLimits, Weights};
 use orchestrator_core::scheduler::{PoolSpec, ReplicaSpec};
 use orchestrator_core::throttle::RateLimit;
-use pool_managerd::doctor;
+use pool_managerd::adapter::{adapter_at, no_adapter};
 use pool_managerd::pool::{PoolHandle, PoolReport};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +79,8 @@ pub struct Replica {
     /// Its name in the pool.
     pub id: ReplicaId,
     known: Mutex<Known>,
+    /// Where its engine has announced that it listens, instead of where the configuration says.
+    announced: Mutex<Option<String>>,
     /// Wakes the probe before its time, after an engine was lost.
     pub(crate) nudge: tokio::sync::Notify,
 }
@@ -145,6 +145,7 @@ impl Replica {
                 props: None,
                 series,
             }),
+            announced: Mutex::default(),
             nudge: tokio::sync::Notify::new(),
         }
     }
@@ -173,6 +174,11 @@ impl Replica {
     pub(crate) fn forget(&self) {
         let mut known = self.known();
         (known.live, known.healthy, known.ready, known.on_trial) = (false, false, false, false);
+    }
+
+    /// Its engine has announced where it listens.
+    pub(crate) fn announced_at(&self, address: String) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
     /// What watchers are told of when it changes.
@@ -268,6 +274,10 @@ impl Pool {
 
     /// The address of a replica's engine, if it has one.
     fn address(&self, replica: &Replica) -> Option<String> {
+        let announced = replica.announced.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if announced.is_some() {
+            return announced;
+        }
         let Ok(EngineSource::External(external)) = self.config.engine_source() else { return None };
         let number = self.replicas.iter().position(|other| other.id == replica.id)?;
         external.urls().nth(number).map(ToString::to_string)
@@ -366,7 +376,14 @@ impl Pool {
             state: (!self.config.is_managed()).then_some(PoolState::External),
             ..PoolHealth::default()
         };
-        self.with_report(health)
+        let health = self.with_report(health);
+        match health.state {
+            // How long it is not heard from is of this moment.
+            Some(PoolState::Away) => {
+                PoolHealth { last_error: app.workers.complaint(&self.id).or(health.last_error), ..health }
+            }
+            _ => health,
+        }
     }
 
     /// Tasks that were given up and that its engines may still work on; their slots are not free yet.
@@ -381,13 +398,14 @@ impl Pool {
         let scheduler = app.scheduler();
         let snapshot = scheduler.pool(&self.id).expect("the scheduler knows every configured pool").snapshot;
         // Of a managed pool that is not up nobody tells the scheduler anything.
-        let memory = app.manager.memory_of(&self.id);
+        let memory = app.memory_of(&self.id);
         let measured = |now: Option<u64>, told: i64| match now {
             Some(bytes) => Some(long(bytes)),
             None => (snapshot.vram_total_bytes > 0).then_some(told),
         };
         PoolStatus {
             id: self.id.to_string(),
+            worker: self.config.worker.clone(),
             engine: self.config.engine,
             model: self.served().reference.as_ref().to_owned(),
             ctx: snapshot.ctx_max_supported,
@@ -490,59 +508,4 @@ fn queue_limits(config: &PoolConfig) -> QueueLimits {
 /// A throttle as core takes it.
 pub(crate) fn rate_limit(limit: config_schema::RateLimit) -> RateLimit {
     RateLimit { rate_per_s: limit.per_second, burst: limit.burst.get() }
-}
-
-/// The adapter for an engine that listens at an address.
-fn adapter_at(
-    engine: Engine,
-    url: &EngineUrl,
-    engine_key: Option<&BearerToken>,
-    slots: NonZeroU32,
-) -> Result<Arc<dyn WorkerAdapter>, String> {
-    match engine {
-        Engine::Llamacpp => llamacpp(url, engine_key, slots),
-        other => Err(no_adapter(other)),
-    }
-}
-
-fn no_adapter(engine: Engine) -> String {
-    doctor::no_adapter(engine).to_string()
-}
-
-fn llamacpp(
-    url: &EngineUrl,
-    engine_key: Option<&BearerToken>,
-    slots: NonZeroU32,
-) -> Result<Arc<dyn WorkerAdapter>, String> {
-    let endpoint = url.as_str().parse().map_err(|error| format!("{error}"))?;
-    let api_key = engine_key.map(|key| Secret::from(key.expose()));
-    // The server keeps a thread for each slot and two more; a kept connection occupies one of them.
-    let max_idle = slots.get() as usize;
-    let adapter = LlamaCpp::new(&LlamaCppConfig { api_key, max_idle, ..LlamaCppConfig::new(endpoint) });
-    adapter.map(|adapter| Arc::new(adapter) as Arc<dyn WorkerAdapter>).map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use api_types::Engine;
-    use config_schema::{Config, EngineUrl};
-
-    use super::adapter_at;
-
-    /// What the configuration takes for an engine that can be talked to is one.
-    #[test]
-    fn there_is_an_adapter_for_what_has_one() {
-        let url: EngineUrl = "http://127.0.0.1:1".parse().expect("a URL");
-        for engine in Engine::ALL {
-            let toml = format!(
-                "[[pools]]\nid = \"p\"\nengine = \"{engine}\"\nmodel = \"m\"\n[pools.provisioning]\nmode = \"external\"\n\
-                 [pools.provisioning.external]\nurl = \"{url}\"\n"
-            );
-            let config: Config = toml::from_str(&toml).expect("a configuration");
-            let adapter = adapter_at(*engine, &url, None, NonZeroU32::MIN);
-            assert_eq!(adapter.is_ok(), config.pools[0].has_adapter(), "{engine}");
-        }
-    }
 }

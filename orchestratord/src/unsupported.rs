@@ -5,6 +5,9 @@ use config_schema::Config;
 
 /// Settings that have no effect and do no harm.
 pub fn ignored(config: &Config) -> Vec<&'static str> {
-    let wishes = [(!config.server.cors_origins.is_empty(), "server.cors_origins")];
+    let wishes = [
+        (config.worker.is_some(), "worker (it is for pool-managerd, which this host runs instead of orchestratord)"),
+        (!config.server.cors_origins.is_empty(), "server.cors_origins"),
+    ];
     wishes.iter().filter(|(wished, _)| *wished).map(|(_, name)| *name).collect()
 }

@@ -5,6 +5,7 @@
 mod mask;
 mod monitor;
 mod read;
+mod statuses;
 mod xid;
 
 use std::collections::HashMap;

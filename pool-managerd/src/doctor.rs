@@ -37,6 +37,11 @@ pub async fn examine(config: &Config, up: &BTreeSet<PoolId>) -> DoctorReport {
                     checks.push(failed("adapter", Some(&pool.id), &no_adapter(pool.engine)));
                     continue;
                 }
+                if let Some(worker) = &pool.worker {
+                    let detail = format!("worker {worker} runs it; `llama-orch workers` shows whether it is there");
+                    checks.push(passed("worker", Some(&pool.id), detail));
+                    continue;
+                }
                 if !pool.is_managed() {
                     checks.extend(external::examine(pool).await);
                     continue;

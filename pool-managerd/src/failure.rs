@@ -79,7 +79,8 @@ impl Failure {
             | PoolFault::CudaError
             | PoolFault::VramExhausted
             | PoolFault::HostMemoryExhausted
-            | PoolFault::ContainerFailed => Remedy::Retry,
+            | PoolFault::ContainerFailed
+            | PoolFault::WorkerAway => Remedy::Retry,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! life has left all the same; [`logs`] keeps what they say; [`diagnose`] tells from that, and from how they ended, what went
 //! wrong. The [`doctor`] looks at all of it before anything is started.
 
+pub mod adapter;
 pub mod devices;
 pub mod diagnose;
 pub mod doctor;
@@ -19,5 +20,9 @@ pub mod orphans;
 pub mod pool;
 mod proc;
 pub mod process;
+pub mod protocol;
 pub mod registry;
+pub mod selftest;
+pub mod staging;
+pub mod worker;
 pub mod workshop;

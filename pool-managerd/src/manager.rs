@@ -88,7 +88,7 @@ impl Manager {
         let data_dir = &config.server.data_dir;
         let run_dir = data_dir.join("run");
         let library = config.engines.nvml_library.clone();
-        let managed: Vec<_> = config.pools.iter().filter(|pool| pool.is_managed()).collect();
+        let managed: Vec<_> = config.pools.iter().filter(|pool| pool.is_managed_here()).collect();
         let monitor = match managed.is_empty() {
             true => None,
             false => Some(Monitor::start(library.as_deref(), LOOK).map_err(OpenError::Thread)?),

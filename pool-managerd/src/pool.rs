@@ -5,13 +5,16 @@
 //! a [`Workshop`] makes devices, engine and process available, and a [`Host`] is whoever gives tasks to the engine.
 
 mod driver;
+mod remote;
 mod report;
 mod seams;
+mod wire;
 
 use api_types::PoolId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::driver::{Driver, PoolSetup};
+pub use self::remote::{RemoteEnd, Wanted};
 pub use self::report::{Activity, EngineIdentity, PoolReport};
 pub use self::seams::{Engine, Host, Sign, StagedModel, Started, Workshop};
 use crate::failure::Failure;

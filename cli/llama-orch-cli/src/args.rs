@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Engines(EnginesCommand),
     /// List the server's GPUs: load, memory, temperature, and which processes of which pools are on them.
     Devices,
+    /// Other hosts that run pools of the server: whether they are there, what they have, what they run.
+    Workers,
     /// Check on this machine, without a server, what would keep an engine from starting, and say how to mend it.
     ///
     /// Reads the configuration as orchestratord does, and looks at the driver, the GPUs, folders, ports, models, and at everything

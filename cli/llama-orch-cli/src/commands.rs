@@ -20,6 +20,7 @@ pub(crate) mod status;
 pub(crate) mod tasks;
 pub(crate) mod up;
 pub(crate) mod verify;
+pub(crate) mod workers;
 
 use clap::CommandFactory as _;
 

@@ -51,6 +51,7 @@ async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Pools { command: Some(command) } => commands::pools::pools(&connect()?, command, json).await,
         Command::Logs(logs) => commands::logs::logs(&connect()?, &logs).await,
         Command::Engines(engines) => commands::engines::engines(&connect()?, engines, json).await,
+        Command::Workers => commands::workers::list(&connect()?, json).await,
         Command::Devices => commands::devices::list(&connect()?, json).await,
         Command::Doctor(config) => commands::doctor::doctor(&connection, &config, json).await,
         Command::Up(up) => commands::up::up(&connection, up, json).await,

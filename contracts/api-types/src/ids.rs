@@ -122,3 +122,7 @@ name_id! {
     /// An engine that was prepared here. Cloning shares the text.
     EngineId
 }
+name_id! {
+    /// A worker: another host that runs pools, named by the operator's configuration. Cloning shares the text.
+    WorkerId
+}

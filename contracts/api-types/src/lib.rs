@@ -40,7 +40,7 @@ pub use engine::{
 };
 pub use error::{AuthErrorEnvelope, ErrorEnvelope, ErrorKind, PolicyLabel};
 pub use events::{FeedEvent, FeedGap, FeedQuery, ModelChange};
-pub use ids::{ArtifactId, EngineId, ModelId, PoolId, ReplicaId, SessionId, TaskId};
+pub use ids::{ArtifactId, EngineId, ModelId, PoolId, ReplicaId, SessionId, TaskId, WorkerId};
 pub use placement::{MoveReason, PlacementMove, PlacementRecord, PoolExclusion, PoolOutranked};
 pub use pool::{
     DrainRequest, PoolFault, PoolHealth, PoolList, PoolState, PoolStatus, ReloadRequest, ReloadState, ReloadStatus,
@@ -51,6 +51,12 @@ pub use summary::{InputTokens, TaskList, TaskQuery, TaskState, TaskSummary, Toke
 pub use task::{ChatMessage, PlacementMode, PlacementOverrides, Sampling, TaskRequest};
 pub use vocabulary::{
     ArtifactKind, DeterminismLevel, Engine, KvHint, ModelLifecycle, OutputMode, Priority, TrustMode, Workload,
+};
+pub use worker::{
+    CloseReason, CommandDone, CommandRefusal, EngineRegistration, Heartbeat, HeartbeatAnswer, HostRegistration,
+    PoolLeases, Registered, RelaySecret, WORKER_PROTOCOL, WorkerCommand, WorkerEngine, WorkerFailure, WorkerGate,
+    WorkerList, WorkerMemory, WorkerModel, WorkerOrder, WorkerPool, WorkerRegistered, WorkerRegistration, WorkerState,
+    WorkerStatus, WorkerTerms,
 };
 
 /// Version of the HTTP interface, reported by `/v1/capabilities` and by `--version`; clients pin a range of it.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::error::ErrorEnvelope;
+use crate::ids::WorkerId;
 use crate::vocabulary::Engine;
 use crate::words::wire_words;
 
@@ -33,6 +34,8 @@ wire_words! {
         BackingOff = "backing_off",
         /// It failed too often and rests for longer, or in a way that no further attempt would change.
         Failed = "failed",
+        /// The host that runs it has not been heard from, so nothing is known of it.
+        Away = "away",
     }
 }
 
@@ -93,6 +96,8 @@ wire_words! {
         IllegalInstruction = "illegal_instruction",
         /// The container runtime failed.
         ContainerFailed = "container_failed",
+        /// The host that runs it has not been heard from.
+        WorkerAway = "worker_away",
     }
 }
 
@@ -186,6 +191,9 @@ pub struct PoolHealth {
 pub struct PoolStatus {
     /// The pool's id.
     pub id: String,
+    /// The host that runs it; absent when that is the orchestrator's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
     /// The kind of engine.
     pub engine: Engine,
     /// The model it serves.

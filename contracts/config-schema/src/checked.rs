@@ -72,6 +72,12 @@ checked! {
 }
 
 checked! {
+    /// Where an orchestrator listens.
+    OrchestratorUrl, pattern "^https?://[^/]+", |text| has_host(text, &["http://", "https://"]),
+    "`http://host:port` or `https://host:port`, without a password"
+}
+
+checked! {
     /// A Git repository.
     RepoUrl, pattern "^(https?://|ssh://|git@|file:///)",
     |text| has_host(text, &["https://", "http://", "ssh://"]) || text.starts_with("git@") || text.starts_with("file:///"),

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdmissionPolicy, Artifacts, Catalog, Engines, History, Log, Policy, Pool, Server, Sessions, Stream, Swap};
+use crate::{
+    AdmissionPolicy, Artifacts, Catalog, Engines, History, Log, Policy, Pool, Server, Sessions, Stream, Swap, Worker,
+};
 
 /// Every setting. The default has no pools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +33,9 @@ pub struct Config {
     pub engines: Engines,
     /// `[swap]`: how models that are loaded on demand share the memory of GPUs.
     pub swap: Swap,
+    /// `[worker]`: for `pool-managerd`, which orchestrator this host works for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Worker>,
     /// `[[pools]]`: engines.
     pub pools: Vec<Pool>,
 }

@@ -27,6 +27,16 @@ pub enum ConfigError {
         /// What does not fit, at least one.
         misfits: Vec<Misfit>,
     },
+    /// A pool that another host's file declares is none for this version.
+    #[error(
+        "the orchestrator gives this host a pool that it cannot read ({path}: {what}); run the same version on both"
+    )]
+    Adopted {
+        /// Where in the pool.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// It is well-formed, but its values do not fit each other or this system.
     #[error("the configuration cannot be used:{}", lines(.0))]
     Invalid(Vec<Problem>),

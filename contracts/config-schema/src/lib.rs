@@ -25,9 +25,10 @@ mod storage;
 mod stream;
 mod swap;
 mod validate;
+mod worker;
 
 pub use auth_min::BearerToken;
-pub use checked::{Checksum, DownloadUrl, EngineUrl, RepoUrl, Unfit};
+pub use checked::{Checksum, DownloadUrl, EngineUrl, OrchestratorUrl, RepoUrl, Unfit};
 pub use config::Config;
 pub use device::DeviceRef;
 pub use engines::{ContainerRuntime, Engines, Supervision};
@@ -48,3 +49,4 @@ pub use storage::{
 };
 pub use stream::Stream;
 pub use swap::Swap;
+pub use worker::Worker;

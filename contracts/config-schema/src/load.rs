@@ -1,5 +1,6 @@
 //! From flags, environment and file to one configuration.
 
+mod adopt;
 mod overlay;
 mod paths;
 mod secrets;

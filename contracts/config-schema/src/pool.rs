@@ -3,7 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use api_types::{DeterminismLevel, Engine, PoolId, Priority, words};
+use api_types::{DeterminismLevel, Engine, PoolId, Priority, WorkerId, words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,11 @@ pub struct Pool {
     /// strict, any other is best effort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub determinism: Option<DeterminismLevel>,
-    /// GPUs it may use, by index or UUID. An external pool needs none.
+    /// The host that runs it, by the `worker.id` of its `pool-managerd`. Unset: this one. Only for managed pools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(min = 1))]
+    pub worker: Option<WorkerId>,
+    /// GPUs of its host that it may use, by index or UUID. An external pool needs none.
     #[serde(default)]
     pub devices: Vec<DeviceRef>,
     /// Share of the model on each device, in the order of `devices`.
@@ -104,6 +108,12 @@ impl Pool {
         self.mode() != ProvisioningMode::External
     }
 
+    /// Whether its engine is started on this host.
+    #[must_use]
+    pub fn is_managed_here(&self) -> bool {
+        self.is_managed() && self.worker.is_none()
+    }
+
     /// The settings of its mode.
     ///
     /// # Errors
@@ -125,11 +135,12 @@ impl Pool {
         }
     }
 
-    /// Its devices as one text, in order: `0,1`. `None` when it names none.
+    /// Its devices as one text, in order: `0,1`, or `box2:0,1` on another host. `None` when it names none.
     #[must_use]
     pub fn device_mask(&self) -> Option<String> {
         let names: Vec<_> = self.devices.iter().map(ToString::to_string).collect();
-        (!names.is_empty()).then(|| names.join(","))
+        let host = self.worker.as_ref().map_or_else(String::new, |worker| format!("{worker}:"));
+        (!names.is_empty()).then(|| format!("{host}{}", names.join(",")))
     }
 
     /// The model to fetch.

@@ -1,6 +1,7 @@
 //! The rules between values (LO-CFG-20). Every broken one is reported.
 
 mod pools;
+mod worker;
 
 use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
@@ -18,6 +19,12 @@ pub(crate) fn validate(config: &Config, has_token: bool, findings: &mut Findings
     if config.swap.age_limit_ms == 0 {
         findings.problem("swap.age_limit_ms", "must be at least 1");
     }
+    worker::validate(config, has_token, findings);
+    pools::validate(config, findings);
+}
+
+/// The rules of pools that come from another host's file.
+pub(crate) fn validate_pools(config: &Config, findings: &mut Findings) {
     pools::validate(config, findings);
 }
 

@@ -142,6 +142,7 @@ fn too_slow(settings: &Settings) -> ErrorEnvelope {
     ErrorEnvelope::new(ErrorKind::InvalidParams, message)
 }
 
-fn unfit(error: &StrictError) -> ErrorEnvelope {
+/// A body that does not fit its type.
+pub(super) fn unfit(error: &StrictError) -> ErrorEnvelope {
     ErrorEnvelope::new(ErrorKind::InvalidParams, format!("{error}; GET /v1/openapi.json describes the body"))
 }

@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
-use api_types::{
-    DeviceList, DeviceProcess, DeviceStatus, EngineList, ErrorEnvelope, ErrorKind, MigStatus, PoolState,
-    PreparedEngineRecord,
-};
+use api_types::{DeviceList, EngineList, ErrorEnvelope, ErrorKind, PoolState, PreparedEngineRecord};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use catalog_core::EngineEntry;
 use engine_provisioner::RemoveError;
-use pool_managerd::devices::{Device, Devices};
+use pool_managerd::devices::Devices;
 use pool_managerd::workshop::no_devices;
 
 use super::respond;
 use crate::app::App;
 use crate::narrate;
-use crate::wire::long;
+use crate::pools::Pool;
 
 /// `GET /v1/engines`.
 pub(super) async fn list(State(app): State<Arc<App>>) -> Response {
@@ -39,7 +36,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Response {
 
 /// Pools that run an engine or are about to. One that is stopped prepares it anew.
 fn users(app: &App, id: &str) -> Vec<String> {
-    let uses = |pool: &&Arc<crate::pools::Pool>| {
+    let uses = |pool: &&Arc<Pool>| {
         let wants_engine = pool.report().is_some_and(|report| report.state != PoolState::Stopped);
         wants_engine && app.manager.engine_of(&pool.id).as_deref() == Some(id)
     };
@@ -108,63 +105,14 @@ pub(super) async fn devices(State(app): State<Arc<App>>) -> Response {
 }
 
 fn device_list(app: &App, found: &Devices) -> DeviceList {
-    let answering = found.devices.iter().map(|device| status(app, device));
-    let failed = found.failed.iter().map(|failed| DeviceStatus {
-        index: failed.index,
-        uuid: failed.uuid.clone().unwrap_or_default(),
-        name: String::new(),
-        compute_capability: String::new(),
-        vram_total_bytes: 0,
-        vram_free_bytes: 0,
-        utilization_percent: None,
-        temperature_c: None,
-        power_w: None,
-        ecc_uncorrected: None,
-        mig: Vec::new(),
-        processes: Vec::new(),
-        pools: Vec::new(),
-        error: Some(failed.reason.clone()),
-    });
-    let mut devices: Vec<_> = answering.chain(failed).collect();
-    devices.sort_by_key(|device| device.index);
+    let pools_of = |uuid: &str| {
+        let uses = |pool: &&Arc<Pool>| app.manager.mask_of(&pool.id).is_some_and(|mask| mask.uses_gpu(uuid));
+        app.pools.iter().filter(uses).map(|pool| pool.id.to_string()).collect()
+    };
+    let engine_of = |pid: u32| {
+        let here = || app.pools.iter().filter(|pool| pool.config.worker.is_none());
+        here().find(|pool| pool.report().is_some_and(|report| report.pid == Some(pid))).map(|pool| pool.id.to_string())
+    };
+    let devices = found.statuses(&pools_of, &engine_of);
     DeviceList { driver: Some(found.driver.clone()), devices, error: None, fix: None }
-}
-
-fn status(app: &App, device: &Device) -> DeviceStatus {
-    let pools =
-        app.pools.iter().filter(|pool| app.manager.mask_of(&pool.id).is_some_and(|mask| mask.uses_gpu(&device.uuid)));
-    let engine_of =
-        |pid: u32| app.pools.iter().find(|pool| pool.report().is_some_and(|report| report.pid == Some(pid)));
-    DeviceStatus {
-        index: device.index,
-        uuid: device.uuid.clone(),
-        name: device.name.clone(),
-        compute_capability: format!("{}.{}", device.compute_capability.0, device.compute_capability.1),
-        vram_total_bytes: long(device.vram_total_bytes),
-        vram_free_bytes: long(device.vram_free_bytes),
-        utilization_percent: device.utilization_percent.map(f64::from),
-        temperature_c: device.temperature_c.map(f64::from),
-        power_w: device.power_mw.map(|milliwatts| f64::from(milliwatts) / 1000.0),
-        ecc_uncorrected: device.ecc_uncorrected.map(long),
-        mig: device
-            .mig
-            .iter()
-            .map(|instance| MigStatus {
-                uuid: instance.uuid.clone(),
-                vram_total_bytes: long(instance.vram_total_bytes),
-                vram_free_bytes: long(instance.vram_free_bytes),
-            })
-            .collect(),
-        processes: device
-            .processes
-            .iter()
-            .map(|process| DeviceProcess {
-                pid: process.pid,
-                vram_bytes: process.vram_bytes.map(long),
-                pool_id: engine_of(process.pid).map(|pool| pool.id.to_string()),
-            })
-            .collect(),
-        pools: pools.map(|pool| pool.id.to_string()).collect(),
-        error: None,
-    }
 }

@@ -26,6 +26,9 @@ const MAX_CORRELATION_ID: usize = 128;
 /// The paths that need no token: a supervisor must be able to ask whether we live.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
+/// What comes before the paths that want the token wherever a request comes from (AUTH-1003).
+const TOKEN_PATHS: &str = "/v1/workers/";
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
@@ -58,6 +61,9 @@ impl Gate {
         let (correlation_id, header) = correlation_id(request.headers());
         let mut response = match self.admit(peer, &request) {
             Ok(identity) => {
+                if request.uri().path().starts_with(TOKEN_PATHS) {
+                    request.extensions_mut().insert(peer);
+                }
                 request.extensions_mut().insert(Caller { correlation_id, identity });
                 self.router.clone().call(request).await.unwrap_or_else(|never| match never {})
             }
@@ -82,7 +88,11 @@ impl Gate {
             return Err(Box::new(respond::too_many_connections(request.version())));
         }
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        self.authenticator.check(addr, authorization).map_err(|denied| {
+        let checked = match request.uri().path().starts_with(TOKEN_PATHS) {
+            true => self.authenticator.require_token(authorization),
+            false => self.authenticator.check(addr, authorization),
+        };
+        checked.map_err(|denied| {
             debug!(%addr, code = denied.code(), "refused a request");
             Box::new(respond::denied(denied))
         })

@@ -56,6 +56,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         }
     }
     measure_devices(&app);
+    app.workers.iter().for_each(|worker| app.metrics.worker_up(worker.id().as_str(), worker.up()));
     app.metrics.sessions(app.live_sessions());
     app.metrics.artifacts(app.artifacts.usage());
     // prometheus-client writes OpenMetrics, whose lines Prometheus' own text format shares but for the end marker.

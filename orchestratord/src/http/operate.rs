@@ -20,7 +20,7 @@ use pool_managerd::pool::PoolHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{self, Asked};
-use super::respond;
+use super::{elsewhere, respond};
 use crate::app::App;
 use crate::pools::Pool;
 
@@ -123,7 +123,10 @@ async fn unloaded(app: &Arc<App>, id: &str) -> Result<Response, ErrorEnvelope> {
 /// `GET /v1/pools/{id}/plan`.
 pub(super) async fn plan(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
     let unplanned = |failure: Failure| ErrorEnvelope::new(ErrorKind::InvalidParams, failure.to_string());
-    let planned = find(&app, &id).and_then(|pool| app.manager.plan(&pool.config).map_err(unplanned));
+    let planned = match find(&app, &id) {
+        Ok(pool) if pool.config.worker.is_some() => elsewhere::plan(&app, pool).await,
+        found => found.and_then(|pool| app.manager.plan(&pool.config).map_err(unplanned)),
+    };
     respond::result(planned.map(|plan| Json(plan).into_response()))
 }
 
@@ -135,13 +138,18 @@ pub(super) async fn logs(State(app): State<Arc<App>>, Path(id): Path<String>, qu
 async fn written(app: &Arc<App>, id: &str, query: Asked<LogQuery>) -> Result<Response, ErrorEnvelope> {
     let pool = find(app, id)?;
     let query = body::query(query)?;
-    let log = app.manager.log(&pool.id).ok_or_else(|| external(pool))?;
-    let lines = usize::try_from(query.lines.unwrap_or(LINES).min(LINES_MAX)).unwrap_or(usize::MAX);
-    let body = match query.follow {
-        Some(true) => follow(app, log, lines),
-        _ => {
-            let lines: String = log.lines(lines).await.iter().map(|line| format!("{line}\n")).collect();
-            Body::from(lines)
+    let lines = query.lines.unwrap_or(LINES).min(LINES_MAX);
+    let body = if pool.config.worker.is_some() {
+        elsewhere::logs(app, pool, lines, query.follow == Some(true)).await?
+    } else {
+        let log = app.manager.log(&pool.id).ok_or_else(|| external(pool))?;
+        let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+        match query.follow {
+            Some(true) => follow(app, log, lines),
+            _ => {
+                let lines: String = log.lines(lines).await.iter().map(|line| format!("{line}\n")).collect();
+                Body::from(lines)
+            }
         }
     };
     let headers = [
@@ -201,6 +209,13 @@ fn external(pool: &Pool) -> ErrorEnvelope {
 }
 
 fn refused(pool: &Pool, conflict: Conflict) -> ErrorEnvelope {
+    if conflict == Conflict::Away {
+        return ErrorEnvelope {
+            retry_after_ms: Some(1000),
+            pool_id: Some(pool.id.to_string()),
+            ..ErrorEnvelope::new(ErrorKind::PoolUnready, conflict.to_string())
+        };
+    }
     ErrorEnvelope {
         pool_id: Some(PoolId::to_string(&pool.id)),
         ..ErrorEnvelope::new(ErrorKind::Conflict, conflict.to_string())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::{artifacts, catalog, engines, events, meta, operate, pools, respond, sessions, tasks};
+use super::{artifacts, catalog, engines, events, meta, operate, pools, respond, sessions, tasks, workers};
 use crate::app::App;
 
 /// Every route with the methods it takes, for the `Allow` header and for the test that holds it against the contract.
@@ -31,6 +31,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/engines", "GET"),
     ("/v1/engines/{id}", "DELETE"),
     ("/v1/devices", "GET"),
+    ("/v1/workers", "GET"),
+    ("/v1/workers/register", "POST"),
+    ("/v1/workers/{id}/heartbeat", "POST"),
     ("/v1/catalog/models", "GET, POST"),
     ("/v1/catalog/models/{id}", "GET, DELETE"),
     ("/v1/catalog/models/{id}/verify", "POST"),
@@ -78,6 +81,9 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/engines" => get(engines::list),
         "/v1/engines/{id}" => delete(engines::delete),
         "/v1/devices" => get(engines::devices),
+        "/v1/workers" => get(workers::list),
+        "/v1/workers/register" => post(workers::register),
+        "/v1/workers/{id}/heartbeat" => post(workers::heartbeat),
         "/v1/catalog/models" => get(catalog::list).post(catalog::create),
         "/v1/catalog/models/{id}" => get(catalog::get).delete(catalog::delete),
         "/v1/catalog/models/{id}/verify" => post(catalog::verify),

@@ -1,23 +1,24 @@
 //! Pools whose engines llama-orch runs itself: what the pool manager needs of the daemon, and what the daemon does with what it
 //! is told.
 
-mod selftest;
 mod stage;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_api::WorkerHealth;
-use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, PoolFault, PoolHealth, PoolId, PoolState, TaskState};
+use adapter_api::{WorkerAdapter, WorkerHealth};
+use api_types::{ErrorEnvelope, ErrorKind, FeedEvent, PoolFault, PoolHealth, PoolId, PoolState, TaskState, Workload};
 use async_trait::async_trait;
 use config_schema::EngineUrl;
+use pool_managerd::adapter::adapter_at;
 use pool_managerd::failure::Failure;
 use pool_managerd::machine::{Probe, Why};
 use pool_managerd::pool::{Activity, Host, PoolReport, StagedModel};
+use pool_managerd::selftest::{self, Tested};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Pool, Served, adapter_at, probe};
+use super::{Pool, Served, probe};
 use crate::app::App;
 use crate::narrate;
 use crate::task::Ending;
@@ -38,6 +39,22 @@ impl DaemonHost {
 
     fn pool(&self, id: &PoolId) -> &Arc<Pool> {
         self.app.pools.scheduled(id)
+    }
+
+    /// Tasks of a managed pool are given to this adapter from now on.
+    pub(crate) fn bind_adapter(&self, pool: &PoolId, adapter: Arc<dyn WorkerAdapter>) {
+        let pool = self.pool(pool);
+        let replica = &pool.replicas()[0];
+        self.app.host.bind(pool.id.clone(), replica.id.clone(), adapter, pool.call_policy());
+        // Whatever is known is of the engine before.
+        replica.forget();
+    }
+
+    /// Nothing is known of the engine of a managed pool any more.
+    pub(crate) fn unbind(&self, pool: &PoolId) {
+        let replica = &self.pool(pool).replicas()[0];
+        self.app.host.unbind(pool, &replica.id);
+        replica.forget();
     }
 }
 
@@ -72,10 +89,7 @@ impl Host for DaemonHost {
         let pool = self.pool(pool);
         let adapter = adapter_at(pool.config.engine, endpoint, None, pool.config.slots)
             .map_err(|reason| Failure::new(PoolFault::Unsupported, reason))?;
-        let replica = &pool.replicas()[0];
-        self.app.host.bind(pool.id.clone(), replica.id.clone(), adapter, pool.call_policy());
-        // Whatever is known is of the engine before.
-        replica.forget();
+        self.bind_adapter(&pool.id, adapter);
         Ok(())
     }
 
@@ -90,7 +104,7 @@ impl Host for DaemonHost {
 
     async fn self_test(&self, pool: &PoolId) -> Result<(), Failure> {
         let (app, pool) = (Arc::clone(&self.app), Arc::clone(self.pool(pool)));
-        let tested = self.runtime.spawn(async move { selftest::run(&app, &pool).await }).await;
+        let tested = self.runtime.spawn(async move { pool.self_test(&app).await }).await;
         tested.unwrap_or_else(|_| {
             Err(Failure::new(PoolFault::SelfTestFailed, "the self-test panicked; the log says where"))
         })
@@ -180,6 +194,19 @@ impl App {
 }
 
 impl Pool {
+    /// Tests the engine that is bound to it. One that generates no text is only asked how it is.
+    async fn self_test(&self, app: &App) -> Result<(), Failure> {
+        if !self.workloads().contains(&Workload::Completion) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let (served, replica) = (self.served(), &self.replicas()[0].id);
+        let (host, pool, engine) = (&app.host, &self.id, self.config.engine);
+        let tokens = selftest::run(Tested { host, pool, replica, engine, model: &served.reference }).await?;
+        narrate::self_tested(self, tokens, begun.elapsed());
+        Ok(())
+    }
+
     /// Whether whoever runs its engine lets it have tasks.
     pub(super) fn is_let(&self) -> bool {
         match self.managed.get() {
@@ -220,7 +247,12 @@ impl Pool {
         let (activity, progress) = report.activity.clone().unzip();
         let has_process = !matches!(
             report.state,
-            PoolState::Cold | PoolState::Stopped | PoolState::Preparing | PoolState::BackingOff | PoolState::Failed
+            PoolState::Cold
+                | PoolState::Stopped
+                | PoolState::Preparing
+                | PoolState::BackingOff
+                | PoolState::Failed
+                | PoolState::Away
         );
         PoolHealth {
             live: health.live && has_process,

@@ -151,7 +151,7 @@ impl Pool {
             narrate::pool_unready(self, replica, error);
         }
         let props = known.props.clone().unwrap_or_default();
-        let memory = app.manager.memory_of(&self.id);
+        let memory = app.memory_of(&self.id);
         ReplicaFacts {
             ready,
             live: health.live,

@@ -2,12 +2,17 @@
 
 use std::collections::HashMap;
 
+use api_types::PoolState;
 use orchestrator_core::residency::Part;
 use pool_managerd::devices::{DeviceMask, Devices};
 
 use super::learned::{Learned, Load, Loads};
 use super::state::State;
 use crate::app::App;
+use crate::workers::ReadDevices;
+
+/// What tenants hold, by device.
+type HeldBy = HashMap<String, Vec<(usize, u64)>>;
 
 /// What is allowed for a model of which nothing is known but its size, in percent.
 const UNKNOWN_PERCENT: u64 = 120;
@@ -18,20 +23,35 @@ impl State {
     /// Takes in the last readings.
     pub(super) fn read_devices(&mut self, app: &App) {
         let reading = app.manager.readings().borrow().clone();
-        let Ok(found) = reading.as_ref() else {
-            for device in 0..self.ledger.devices() {
-                self.ledger.read(device, None, &[], app.clock.now_ms());
+        match reading.as_ref() {
+            Ok(found) => {
+                let held = self.held(found);
+                self.read_host(app, None, found, held);
             }
-            return;
-        };
-        self.read_host(app, None, found);
+            Err(_) => self.lose_host(app, None),
+        }
+        for (worker, read) in app.workers.devices() {
+            match read {
+                Some(read) => {
+                    let held = self.held_elsewhere(&read);
+                    self.read_host(app, Some(worker.as_str()), &read.devices, held);
+                }
+                None => self.lose_host(app, Some(worker.as_str())),
+            }
+        }
     }
 
-    /// The devices of one host.
-    fn read_host(&mut self, app: &App, host: Option<&str>, found: &Devices) {
+    /// Nothing can be read of the devices of a host.
+    fn lose_host(&mut self, app: &App, host: Option<&str>) {
+        for (_, device) in self.devices.iter().filter(|((of, _), _)| of.as_deref() == host) {
+            self.ledger.read(*device, None, &[], app.clock.now_ms());
+        }
+    }
+
+    /// The devices of one host, and what tenants hold of them.
+    fn read_host(&mut self, app: &App, host: Option<&str>, found: &Devices, mut held: HeldBy) {
         let taken_ms = app.clock.ms_of(found.taken.0);
         let reserve = app.config.swap.vram_reserve_bytes();
-        let mut held = self.held(found);
         for (uuid, total) in found.memories() {
             let key = (host.map(ToOwned::to_owned), uuid.to_owned());
             let ledger = &mut self.ledger;
@@ -47,15 +67,48 @@ impl State {
         }
     }
 
-    /// What each tenant's engine holds of each device.
-    fn held(&self, found: &Devices) -> HashMap<String, Vec<(usize, u64)>> {
+    /// What each tenant's engine holds of each device of this host.
+    fn held(&self, found: &Devices) -> HeldBy {
         let pids: Vec<_> = self
             .tenants
             .iter()
             .enumerate()
+            .filter(|(_, tenant)| tenant.pool.config.worker.is_none())
             .filter_map(|(index, tenant)| Some((index, tenant.report.as_ref()?.pid?)))
             .collect();
         found.held_by(&pids)
+    }
+
+    /// The same of another host, which has found out whose processes they are.
+    fn held_elsewhere(&self, read: &ReadDevices) -> HeldBy {
+        let mut held = HeldBy::new();
+        for (uuid, pool, bytes) in &read.held {
+            let Some(tenant) = self.index(pool) else { continue };
+            let holders = held.entry(uuid.clone()).or_default();
+            match holders.iter_mut().find(|(of, _)| *of == tenant) {
+                Some((_, sum)) => *sum += bytes,
+                None => holders.push((tenant, *bytes)),
+            }
+        }
+        held
+    }
+
+    /// Writes down what engines take that are there although nothing was promised to them: those of another host, which were there
+    /// before this daemon was, or while their host was not heard from.
+    pub(super) fn adopt(&mut self, index: usize, now_ms: u64) {
+        let tenant = &self.tenants[index];
+        let is_there = matches!(
+            tenant.state(),
+            PoolState::Starting | PoolState::Ready | PoolState::Draining | PoolState::Stopping
+        );
+        if tenant.pool.config.worker.is_none() || !is_there || tenant.need.is_empty() {
+            return;
+        }
+        let serves = matches!(tenant.state(), PoolState::Ready | PoolState::Draining);
+        self.ledger.claim(index, &tenant.need);
+        if serves {
+            self.ledger.loaded(index, now_ms);
+        }
     }
 
     /// Finds out what a tenant needs of its devices, as far as that is known now.
@@ -68,11 +121,22 @@ impl State {
         let tenant = &self.tenants[index];
         let known = tenant.known.as_ref().and_then(|(_, loads)| loads.as_ref());
         let took_ms = known.and_then(Loads::took_ms);
-        let mask = app.manager.resolve(&tenant.pool.config);
-        let (Some(mask), Some(model)) = (mask, &tenant.model) else { return };
-        let never = app.manager.check_fit(&tenant.pool.config, model, true).err();
+        let config = &tenant.pool.config;
+        let Some(model) = &tenant.model else { return };
+        let (mask, never) = match &config.worker {
+            None => (app.manager.resolve(config), app.manager.check_fit(config, model, true).err()),
+            Some(_) => {
+                let Some(read) = app.workers.devices_of(&tenant.pool.id) else { return };
+                let mask = DeviceMask::resolve(&config.devices, &read.devices).ok();
+                let fit = mask.as_ref().map(|mask| read.devices.check_fit(mask, config, model, true));
+                (mask, fit.and_then(Result::err))
+            }
+        };
+        let Some(mask) = mask else { return };
+        let host = config.worker.as_ref().map(ToString::to_string);
+        let key_of = |uuid: &str| (host.clone(), uuid.to_owned());
         let devices: Option<Vec<usize>> =
-            mask.devices().iter().map(|device| self.devices.get(&(None, device.uuid.clone())).copied()).collect();
+            mask.devices().iter().map(|device| self.devices.get(&key_of(&device.uuid)).copied()).collect();
         let Some(devices) = devices else { return };
         let measured = known.and_then(Loads::held).filter(|held| held.len() == devices.len());
         let is_measured = measured.is_some();

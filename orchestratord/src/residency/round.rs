@@ -60,6 +60,7 @@ impl App {
         for index in 0..state.tenants.len() {
             if !state.ledger.has_claim(index) {
                 state.find_need(index, self, &self.residency.learned);
+                state.adopt(index, now_ms);
             }
         }
         state.take_over(now_ms);

@@ -141,7 +141,12 @@ impl State {
             }
             // A start that was granted memory and has not begun is on its way there.
             PoolState::Preparing if !tenant.started => {}
-            PoolState::Cold | PoolState::Stopped | PoolState::BackingOff | PoolState::Failed | PoolState::Preparing => {
+            PoolState::Cold
+            | PoolState::Stopped
+            | PoolState::BackingOff
+            | PoolState::Failed
+            | PoolState::Away
+            | PoolState::Preparing => {
                 if matches!(report.state, PoolState::Stopped | PoolState::Failed) {
                     tenant.wanted = false;
                 }
@@ -229,7 +234,7 @@ impl PoolTenant {
             PoolState::Draining if self.unloading => Stage::Leaving,
             // Somebody wants it drained and up.
             PoolState::Draining => Stage::Serving { since_ms: self.serving_since_ms },
-            PoolState::External | PoolState::Stopped | PoolState::Failed => Stage::Barred,
+            PoolState::External | PoolState::Stopped | PoolState::Failed | PoolState::Away => Stage::Barred,
         }
     }
 

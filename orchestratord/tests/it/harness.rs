@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(crate) fn start_engine(flags: &[&str]) -> MockEngineProcess {
 }
 
 /// A process that does not outlive its test, however that ends.
-struct Killed(Child);
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -37,6 +37,8 @@ pub(crate) struct Daemon {
     dir: TempDir,
     config: String,
     environment: Vec<(String, String)>,
+    /// What it is started by, such as what puts it into a network namespace.
+    within: Vec<String>,
     http: reqwest::Client,
 }
 
@@ -48,13 +50,20 @@ impl Daemon {
 
     /// [`Daemon::start`] with environment variables.
     pub(crate) async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_within(&[], config, environment).await
+    }
+
+    /// [`Daemon::start_with`] by another program that starts it.
+    pub(crate) async fn start_within(within: &[String], config: &str, environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (child, addr) = spawn(&dir, config, environment).await;
+        let program = Path::new(env!("CARGO_BIN_EXE_orchestratord"));
+        let (child, addr) = spawn(within, program, &dir, config, environment).await;
         // A second call finds it installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { child, addr, dir, config: config.to_owned(), environment, http }
+        let (config, within) = (config.to_owned(), within.to_vec());
+        Self { child, addr, dir, config, environment, within, http }
     }
 
     /// Kills it as a crash would, without a chance to tidy up.
@@ -67,7 +76,20 @@ impl Daemon {
     pub(crate) async fn start_again(&mut self) {
         std::fs::remove_file(self.dir.path().join("port")).expect("its last life wrote it");
         let environment: Vec<_> = self.environment.iter().map(|(name, value)| (&**name, &**value)).collect();
-        (self.child, self.addr) = spawn(&self.dir, &self.config, &environment).await;
+        let program = Path::new(env!("CARGO_BIN_EXE_orchestratord"));
+        (self.child, self.addr) = spawn(&self.within, program, &self.dir, &self.config, &environment).await;
+    }
+
+    /// [`Daemon::start_again`] at this port, for those who look for it where it was.
+    pub(crate) async fn start_again_at(&mut self, port: u16) {
+        let bind = format!("bind = \"{}:0\"", self.addr.ip());
+        self.config = self.config.replace(&bind, &format!("bind = \"{}:{port}\"", self.addr.ip()));
+        self.start_again().await;
+    }
+
+    /// Its next life has another configuration.
+    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&str) -> String) {
+        self.config = change(&self.config);
     }
 
     /// A daemon with one pool `gpu0` in front of `engine`, ready.
@@ -90,6 +112,11 @@ impl Daemon {
             (readiness["pools_ready"] == readiness["pools_total"]).then_some(())
         })
         .await;
+    }
+
+    /// Whose requests are the harness's from now on.
+    pub(crate) fn call_by(&mut self, http: &reqwest::Client) {
+        self.http = http.clone();
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -237,12 +264,19 @@ impl Drop for Daemon {
     }
 }
 
-async fn spawn(dir: &TempDir, config: &str, environment: &[(&str, &str)]) -> (Killed, SocketAddr) {
-    let mut child = Killed(command(dir, config, environment).spawn().expect("orchestratord starts"));
+/// Starts a daemon that writes its address into a file, and waits until it has.
+pub(crate) async fn spawn(
+    within: &[String],
+    program: &Path,
+    dir: &TempDir,
+    config: &str,
+    environment: &[(&str, &str)],
+) -> (Killed, SocketAddr) {
+    let mut child = Killed(command(within, program, dir, config, environment).spawn().expect("the daemon starts"));
     let port_file = dir.path().join("port");
     let addr = eventually("the daemon listens", || {
         if let Some(status) = child.0.try_wait().expect("the child can be waited for") {
-            panic!("orchestratord ended with {status}:\n{}", log(dir));
+            panic!("{} ended with {status}:\n{}", program.display(), log(dir));
         }
         let text = std::fs::read_to_string(&port_file).ok()?;
         text.ends_with('\n').then(|| text.trim().parse().expect("an address"))
@@ -254,7 +288,8 @@ async fn spawn(dir: &TempDir, config: &str, environment: &[(&str, &str)]) -> (Ki
 /// Runs a daemon that is expected to give up at once; its exit code and what it said.
 pub(crate) async fn refused(config: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let spawned = command(&dir, config, environment).stderr(Stdio::piped()).spawn();
+    let program = Path::new(env!("CARGO_BIN_EXE_orchestratord"));
+    let spawned = command(&[], program, &dir, config, environment).stderr(Stdio::piped()).spawn();
     let mut child = Killed(spawned.expect("orchestratord starts"));
     let status = eventually("the daemon gives up", || child.0.try_wait().expect("the child can be waited for")).await;
     let mut said = String::new();
@@ -262,18 +297,25 @@ pub(crate) async fn refused(config: &str, environment: &[(&str, &str)]) -> (Opti
     (status.code(), said)
 }
 
-fn command(dir: &TempDir, config: &str, environment: &[(&str, &str)]) -> Command {
+fn command(within: &[String], program: &Path, dir: &TempDir, config: &str, environment: &[(&str, &str)]) -> Command {
     let file = dir.path().join("llama-orch.toml");
     std::fs::write(&file, config).expect("the configuration is written");
     let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("a log file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestratord"));
+    let mut command = match within.split_first() {
+        Some((starter, arguments)) => {
+            let mut command = Command::new(starter);
+            command.args(arguments).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
     command.env_clear().env("HOME", dir.path()).envs(environment.iter().copied()).current_dir(dir.path());
     command.args(["--config".as_ref(), file.as_os_str(), "--port-file".as_ref(), dir.path().join("port").as_os_str()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command
 }
 
-fn log(dir: &TempDir) -> String {
+pub(crate) fn log(dir: &TempDir) -> String {
     std::fs::read_to_string(dir.path().join("log")).unwrap_or_default()
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod containers;
+mod elsewhere;
 mod history;
 mod matrix;
 mod model;

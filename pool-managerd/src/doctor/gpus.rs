@@ -17,7 +17,7 @@ const NVIDIA: &str = "0x10de";
 
 /// The driver and its GPUs. Where every engine is run by somebody else, having none is no trouble.
 pub(super) fn examine(config: &Config, reading: &Reading) -> Vec<DoctorCheck> {
-    let all_external = !config.pools.is_empty() && config.pools.iter().all(|pool| !pool.is_managed());
+    let all_external = !config.pools.is_empty() && config.pools.iter().all(|pool| !pool.is_managed_here());
     let found = match reading.as_ref() {
         Ok(found) => found,
         Err(absent) => {

@@ -183,6 +183,12 @@ pub enum Conflict {
     /// The daemon ends.
     #[error("the orchestrator is stopping")]
     ShuttingDown,
+    /// Another host runs it, which has not been heard from.
+    #[error("the host that runs the pool has not been heard from; `llama-orch workers` shows how it stands")]
+    Away,
+    /// Another host runs it, which does not know it.
+    #[error("the host that runs the pool has not taken it on; `llama-orch workers` shows how it stands")]
+    NotTakenOn,
 }
 
 /// How often an engine is to be asked how it is.

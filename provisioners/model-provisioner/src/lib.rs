@@ -4,6 +4,8 @@
 //! ([`Web`]) lets requests out: every hop of every request passes the outbound policy there. Nothing is installed, no process
 //! is started, and credentials come from the environment and go nowhere else.
 
+pub mod configured;
+
 mod disk;
 mod download;
 mod environment;

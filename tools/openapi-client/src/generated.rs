@@ -43,6 +43,9 @@ pub(crate) const OPERATIONS: &[&str] = &[
     "submit_task",
     "get_task",
     "cancel_task",
+    "list_workers",
+    "register_worker",
+    "worker_heartbeat",
 ];
 
 impl Client {
@@ -440,5 +443,38 @@ impl Client {
     pub async fn cancel_task(&self, id: api_types::TaskId) -> Result<(), ClientError> {
         let call = Call::new(Method::POST, &["v1", "tasks", &id.to_string(), "cancel"]).repeatable();
         self.receive_nothing(&call).await
+    }
+
+    /// The other hosts that run pools of this server.
+    ///
+    /// `GET /v1/workers`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn list_workers(&self) -> Result<api_types::WorkerList, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "workers"]);
+        self.receive(&call).await
+    }
+
+    /// A worker makes itself known.
+    ///
+    /// `POST /v1/workers/register`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn register_worker(&self, body: &api_types::WorkerRegistration) -> Result<api_types::WorkerRegistered, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "workers", "register"]).repeatable().json(body);
+        self.receive(&call).await
+    }
+
+    /// A host tells how its pools stand, and is told what to do. Wants the server's token also on loopback.
+    ///
+    /// `POST /v1/workers/{id}/heartbeat`
+    ///
+    /// # Errors
+    /// [`ClientError`], as for every call.
+    pub async fn worker_heartbeat(&self, id: &api_types::WorkerId, body: &api_types::Heartbeat) -> Result<api_types::HeartbeatAnswer, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "workers", &id.to_string(), "heartbeat"]).repeatable().json(body);
+        self.receive(&call).await
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, TryStreamExt as _};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Method, Proxy, RequestBuilder, Response, redirect};
 use serde::Serialize;
@@ -12,6 +13,9 @@ use serde::de::DeserializeOwned;
 
 use crate::endpoint::Endpoint;
 use crate::secret::Secret;
+
+/// Longer than any answer takes that is read as it comes.
+const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How control calls are made (ORCH-3610).
 #[derive(Clone, Debug)]
@@ -203,6 +207,20 @@ impl Control {
         let body = serde_json::to_vec(body).map_err(|error| ControlError::Encode(error.into()))?;
         let request = self.client.request(Method::POST, self.endpoint.url(path));
         self.call(request.header("content-type", "application/json").body(body), timeout).await
+    }
+
+    /// `GET path`, whose answer is read as it comes and may never end; no time limit holds for it.
+    ///
+    /// # Errors
+    /// When no answer begins.
+    pub async fn open(
+        &self,
+        path: &str,
+    ) -> Result<(u16, impl Stream<Item = Result<Bytes, ControlError>> + use<>), ControlError> {
+        let request = self.client.request(Method::GET, self.endpoint.url(path)).timeout(NO_LIMIT);
+        let response = request.send().await.map_err(classify)?;
+        let status = response.status().as_u16();
+        Ok((status, response.bytes_stream().map_err(classify)))
     }
 
     async fn call(&self, request: RequestBuilder, timeout: Option<Duration>) -> Result<Answer, ControlError> {

@@ -100,9 +100,17 @@ impl Drop for MockEngineProcess {
 /// # Errors
 /// When it cannot be built.
 pub fn binary() -> io::Result<PathBuf> {
-    let binary = locate()?;
+    program("mock", "mock-engine")
+}
+
+/// The same for another program of this workspace, by the names of its package and its own.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn program(package: &str, name: &str) -> io::Result<PathBuf> {
+    let binary = locate(name)?;
     if !binary.exists() {
-        build(&binary)?;
+        build(&binary, package, name)?;
     }
     Ok(binary)
 }
@@ -116,25 +124,25 @@ fn first_line(child: &mut Child) -> io::Result<String> {
 }
 
 /// Test executables live in `target/PROFILE/deps`, binaries one folder above.
-fn locate() -> io::Result<PathBuf> {
+fn locate(name: &str) -> io::Result<PathBuf> {
     let executable = std::env::current_exe()?;
     let folder = executable.parent().ok_or_else(|| io::Error::other("the test has no folder"))?;
     let profile = if folder.ends_with("deps") || folder.ends_with("examples") { folder.parent() } else { Some(folder) };
-    Ok(profile.unwrap_or(folder).join(format!("mock-engine{}", std::env::consts::EXE_SUFFIX)))
+    Ok(profile.unwrap_or(folder).join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
-fn build(binary: &Path) -> io::Result<()> {
+fn build(binary: &Path, package: &str, name: &str) -> io::Result<()> {
     let profile = binary.parent().ok_or_else(|| io::Error::other("the binary has no folder"))?;
     let target = profile.parent().ok_or_else(|| io::Error::other("the target folder has no parent"))?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Run from this crate's folder, so that the workspace is found wherever the test runs.
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo.args(["build", "--quiet", "-p", "mock", "--bin", "mock-engine", "--target-dir"]).arg(target);
+    cargo.args(["build", "--quiet", "-p", package, "--bin", name, "--target-dir"]).arg(target);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
     match cargo.status()? {
         status if status.success() => Ok(()),
-        status => Err(io::Error::other(format!("building mock-engine failed: {status}"))),
+        status => Err(io::Error::other(format!("building {name} failed: {status}"))),
     }
 }

@@ -69,6 +69,7 @@ pub(crate) async fn capabilities(client: &Client, json: bool) -> Result<Exit, Fa
 pub(crate) fn table(pools: &[PoolStatus]) -> String {
     let mut table = Table::new(&[
         "POOL",
+        "HOST",
         "STATE",
         "ENGINE",
         "SLOTS FREE",
@@ -83,6 +84,7 @@ pub(crate) fn table(pools: &[PoolStatus]) -> String {
     for pool in pools {
         table.row([
             pool.id.clone(),
+            or_dash(pool.worker.as_ref()),
             state(&pool.health).to_owned(),
             pool.engine.to_string(),
             format!("{}/{}", pool.slots_free, pool.slots_total),

@@ -6,11 +6,11 @@ use utoipa::OpenApi;
 
 use super::common::{BackpressureErrorEnvelope, Conflict, EventFeed, Guarded, Invalid, NotFound, Shared};
 use crate::pool::{DrainRequest, Readiness, ReloadRequest, StopRequest};
-use crate::worker::WorkerRegistration;
+use crate::worker::{Heartbeat, HeartbeatAnswer, WorkerList, WorkerRegistered, WorkerRegistration};
 use crate::{
     AcceptedStatus, Capabilities, CatalogList, CatalogModel, CatalogQuery, CatalogRecord, CatalogStateChange,
     DeviceList, EngineId, EngineList, EnginePlan, FeedQuery, FitQuery, FitReport, GcReport, GcRequest, LogQuery,
-    ModelId, ModelJob, PoolHealth, PoolId, PoolList, PullRequest, events,
+    ModelId, ModelJob, PoolHealth, PoolId, PoolList, PullRequest, WorkerId, events,
 };
 
 /// The control plane's document.
@@ -27,7 +27,7 @@ use crate::{
         get_capabilities, list_pools, get_pool_health, drain_pool, reload_pool, start_pool, stop_pool, unload_pool, get_pool_plan,
         get_pool_logs, list_engines, delete_engine, list_devices, create_model, list_models, get_model, delete_model, verify_model,
         set_model_state, pull_model, get_model_job, cancel_model_job, fit_model, collect_models, watch_events, get_metrics,
-        get_healthz, get_readyz, get_openapi
+        get_healthz, get_readyz, get_openapi, list_workers, register_worker, worker_heartbeat
     ),
     components(schemas(
         PoolId,
@@ -41,11 +41,14 @@ use crate::{
         events::FeedEvent,
         events::ModelChange,
         events::FeedGap,
-        WorkerRegistration,
+        crate::WorkerId,
+        crate::worker::HostRegistration,
+        crate::worker::EngineRegistration,
     )),
     modifiers(&Shared),
     tags(
         (name = "pools", description = "Engines and what they can do"),
+        (name = "workers", description = "Other hosts, and engines that announce themselves"),
         (name = "engines", description = "Engines that were prepared here, and the GPUs they run on"),
         (name = "catalog", description = "Models: where they come from, what they must be, whether tasks may use them"),
         (name = "server", description = "The server itself"),
@@ -182,6 +185,43 @@ fn delete_engine() {}
     responses((status = 200, description = "The GPUs, or why there are none", body = DeviceList), Guarded)
 )]
 fn list_devices() {}
+
+/// The other hosts that run pools of this server.
+#[utoipa::path(
+    get, path = "/v1/workers", tag = "workers",
+    responses((status = 200, description = "Those that the configuration names, by name", body = WorkerList), Guarded)
+)]
+fn list_workers() {}
+
+/// A worker makes itself known.
+///
+/// Wants the server's token also on loopback. With `worker_id` it is a host that runs `pool-managerd` and is told which pools are
+/// its own; a new registration takes the place of the one before. Else it is an engine of an external pool, which is probed and given tasks from then
+/// on at the address it names.
+#[utoipa::path(
+    post, path = "/v1/workers/register", tag = "workers",
+    request_body = WorkerRegistration,
+    responses((status = 200, description = "Taken", body = WorkerRegistered), Invalid, NotFound, Conflict, Guarded),
+    extensions(("x-examples" = json!({
+        "good": [{"summary": "an engine of an external pool", "status": 200, "request": {
+            "pool_id": "gpu1", "replica_id": "r0", "engine": "llamacpp", "endpoint": "http://127.0.0.1:18080"},
+            "response": {"status": "ok"}}],
+        "bad": [{"summary": "no token", "status": 401, "response": {
+            "code": 40101, "message": "MISSING_TOKEN: this server wants a bearer token", "hint": "send it"}}]
+    })))
+)]
+fn register_worker() {}
+
+/// A host tells how its pools stand, and is told what to do. Wants the server's token also on loopback.
+///
+/// Answers at once when there is something to do, else after about a second. 404 asks the host to register again.
+#[utoipa::path(
+    post, path = "/v1/workers/{id}/heartbeat", tag = "workers",
+    params(("id" = WorkerId, Path, description = "The worker")),
+    request_body = Heartbeat,
+    responses((status = 200, description = "What is to be done", body = HeartbeatAnswer), Invalid, NotFound, Guarded)
+)]
+fn worker_heartbeat() {}
 
 /// Register a model.
 ///

@@ -12,6 +12,8 @@ use utoipa::openapi::{HttpMethod, OpenApi, Ref, RefOr, Response, Schema};
 const BY_HAND: &[&str] = &["stream_task", "get_readyz", "download_artifact", "watch_events", "get_pool_logs"];
 /// Operations with POST that may be sent twice without harm: the contract says so.
 const REPEATABLE_POSTS: &[&str] = &[
+    "register_worker",
+    "worker_heartbeat",
     "drain_pool",
     "start_pool",
     "stop_pool",
@@ -33,7 +35,7 @@ const QUERIES: &[(&str, &str)] = &[
 ];
 
 /// Types of ids that are text and therefore borrowed.
-const PLAIN_IDS: &[&str] = &["PoolId", "ModelId", "ArtifactId", "EngineId"];
+const PLAIN_IDS: &[&str] = &["PoolId", "ModelId", "ArtifactId", "EngineId", "WorkerId"];
 
 /// The text of the client's `generated.rs`.
 pub(super) fn render(document: &OpenApi) -> String {

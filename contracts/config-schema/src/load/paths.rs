@@ -59,7 +59,8 @@ pub(super) fn expand(config: &mut Config, environment: &dyn Environment, finding
     for (i, path) in config.catalog.trust_policy.ca_roots.iter_mut().enumerate() {
         expand(&|| format!("catalog.trust_policy.ca_roots[{i}]"), path);
     }
-    for (i, pool) in config.pools.iter_mut().enumerate() {
+    // The paths of a pool elsewhere are those of its host.
+    for (i, pool) in config.pools.iter_mut().enumerate().filter(|(_, pool)| pool.worker.is_none()) {
         let provisioning = &mut pool.provisioning;
         let optional = [
             ("source.build.cache_dir", provisioning.source.as_mut().and_then(|source| source.build.cache_dir.as_mut())),

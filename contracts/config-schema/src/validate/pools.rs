@@ -13,6 +13,7 @@ use crate::{
 pub(super) fn validate(config: &Config, findings: &mut Findings) {
     let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
     let mut ports: BTreeMap<NonZeroU16, &str> = BTreeMap::new();
+    let mut workers_ports = BTreeSet::new();
     for (i, pool) in config.pools.iter().enumerate() {
         let at = At(i);
         if let Some(first) = ids.insert(pool.id.as_str(), i) {
@@ -20,12 +21,20 @@ pub(super) fn validate(config: &Config, findings: &mut Findings) {
                 .problem(at.key("id"), format!("`{}` is already the id of pools[{first}]; choose another", pool.id));
         }
         for (p, port) in pool.provisioning.ports.iter().enumerate() {
-            if let Some(owner) = ports.insert(*port, pool.id.as_str()) {
+            if let Some(worker) = &pool.worker {
+                // Each host has its own ports.
+                if !workers_ports.insert((worker, *port)) {
+                    let what =
+                        format!("port {port} is already used by another pool of worker `{worker}`; choose another");
+                    findings.problem(at.key(&format!("provisioning.ports[{p}]")), what);
+                }
+            } else if let Some(owner) = ports.insert(*port, pool.id.as_str()) {
                 let what = format!("port {port} is already used by pool `{owner}`; choose another");
                 findings.problem(at.key(&format!("provisioning.ports[{p}]")), what);
             }
         }
         identity(pool, at, findings);
+        host(pool, at, findings);
         devices(pool, at, findings);
         waiting(pool, at, findings);
         supervision(&pool.supervision, at, findings);
@@ -47,8 +56,7 @@ impl At {
 fn identity(pool: &Pool, at: At, findings: &mut Findings) {
     let id = pool.id.as_str();
     // The id stands in URLs, metric labels and file names.
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if id.is_empty() || id.starts_with('.') || !id.bytes().all(fits) {
+    if !super::worker::is_name(id) {
         findings.problem(at.key("id"), "use letters, digits, `-`, `_` and `.`, such as `gpu0`");
     }
     if pool.model.trim().is_empty() {
@@ -68,13 +76,24 @@ fn identity(pool: &Pool, at: At, findings: &mut Findings) {
     }
 }
 
+fn host(pool: &Pool, at: At, findings: &mut Findings) {
+    let Some(worker) = &pool.worker else { return };
+    if !super::worker::is_name(worker.as_str()) {
+        findings.problem(at.key("worker"), super::worker::NAME_FORM);
+    }
+    if !pool.is_managed() {
+        let what = "names who runs its engine, and mode `external` says that somebody else does; leave one of them out";
+        findings.problem(at.key("worker"), what);
+    }
+}
+
 fn devices(pool: &Pool, at: At, findings: &mut Findings) {
     let unique: BTreeSet<&DeviceRef> = pool.devices.iter().collect();
     if unique.len() < pool.devices.len() {
         findings.problem(at.key("devices"), "names a device twice");
     }
     if pool.is_managed() && pool.devices.is_empty() {
-        let what = format!("mode `{}` starts an engine on this machine's GPUs; name them, such as [0]", pool.mode());
+        let what = format!("mode `{}` starts an engine on GPUs of its host; name them, such as [0]", pool.mode());
         findings.problem(at.key("devices"), what);
     }
     let Some(split) = &pool.tensor_split else { return };
@@ -168,11 +187,12 @@ fn engine(config: &Config, pool: &Pool, at: At, findings: &mut Findings) {
             if package.name.is_empty() {
                 findings.problem(at.key("provisioning.package.name"), "must name a package");
             }
-            if !config.allows_package_installs(pool) {
+            if pool.worker.is_none() && !config.allows_package_installs(pool) {
                 not_allowed(pool.mode(), "allow_package_installs", at, findings);
             }
         }
-        Ok(EngineSource::Binary(_)) if !config.allows_binary_downloads(pool) => {
+        // What another host may fetch is for its own file to say.
+        Ok(EngineSource::Binary(_)) if pool.worker.is_none() && !config.allows_binary_downloads(pool) => {
             not_allowed(pool.mode(), "allow_binary_downloads", at, findings);
         }
         Ok(_) => {}

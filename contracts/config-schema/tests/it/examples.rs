@@ -99,6 +99,8 @@ fn the_schema_refuses_only_what_the_loader_refuses() {
     let base = "[[pools]]\nid = \"a\"\nengine = \"mock\"\nmodel = \"m\"\n";
     let bad = [
         "[server]\nbnd = \"127.0.0.1:1\"\n",
+        "[worker]\nid = \"box2\"\n",
+        "[worker]\norchestrator = \"unix:/run/x\"\n",
         "[server]\nmax_body_bytes = 0\n",
         "[server]\nmax_connections = 0\n",
         "[server]\nhead_timeout_ms = 0\n",

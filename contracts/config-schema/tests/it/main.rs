@@ -4,3 +4,4 @@ mod examples;
 mod precedence;
 mod refusals;
 mod support;
+mod workers;

@@ -1,20 +1,17 @@
 //! Making a pool's model present before its engine starts.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_types::{Engine, ErrorEnvelope, ErrorKind, ModelId, PoolFault, PullRequest};
-use catalog_core::files::{self, FilesError};
+use api_types::{ErrorEnvelope, ErrorKind, ModelId, PoolFault, PullRequest};
 use catalog_core::{CatalogEntry, ModelRef};
 use pool_managerd::doctor;
 use pool_managerd::failure::Failure;
 use pool_managerd::pool::{Activity, StagedModel};
-use pool_managerd::workshop::need_of;
+use pool_managerd::staging;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::narrate;
 use crate::pools::Pool;
 
 /// Gap between two looks at a download.
@@ -37,13 +34,7 @@ impl App {
             return Err(doctor::no_adapter(pool.config.engine));
         }
         activity.set(format!("looking for the model {model}"), None);
-        // What the configuration fetches for the pool need not be what tasks call it.
-        let wanted = if model == pool.config.model { pool.config.model_to_fetch() } else { model };
-        let reference: ModelRef = wanted.parse().map_err(|error| {
-            let message = format!("`{wanted}` is no reference to a model: {error}");
-            Failure::new(PoolFault::ModelUnavailable, message)
-                .with_fix("name a file (file:/path/model.gguf) or a repository (hf:org/repo/file.gguf)")
-        })?;
+        let reference = staging::reference(&pool.config, model)?;
         let id = reference.id();
         self.barred(&id)?;
         let entry = match self.present(&reference, &id).await? {
@@ -53,17 +44,17 @@ impl App {
         self.barred(&id)?;
         let path = entry.local_path.clone().ok_or_else(|| gone(&id))?;
         activity.set("reading the model's header", None);
-        examine(pool, model, path).await
+        staging::inspect(&pool.config, model, path).await
     }
 
     /// Looks at the models of pools that are not loaded yet, as far as they are here: what they need, predictions can be made from.
     pub async fn survey_models(self: &Arc<Self>) {
-        for pool in self.pools.iter().filter(|pool| pool.config.is_managed()) {
+        for pool in self.pools.iter().filter(|pool| pool.config.is_managed_here()) {
             let Ok(reference) = pool.config.model_to_fetch().parse::<ModelRef>() else { continue };
             let located = self.models.with_store(move |store| store.locate(&reference)).await;
             let Ok(Some(located)) = located else { continue };
             // What is wrong with it is said when it is loaded.
-            if let Ok(model) = examine(pool, &pool.config.model, located.local_path).await {
+            if let Ok(model) = staging::inspect(&pool.config, &pool.config.model, located.local_path).await {
                 self.residency.knows(&pool.id, model);
             }
         }
@@ -114,20 +105,6 @@ impl App {
     }
 }
 
-/// Reads what a model's files say of the memory it needs.
-async fn examine(pool: &Pool, model: &str, path: PathBuf) -> Result<StagedModel, Failure> {
-    let looked = tokio::task::spawn_blocking(move || {
-        let (bytes, info) = (size_of(&path), files::read_local(&path));
-        (path, bytes, info)
-    });
-    let (path, bytes, info) = looked.await.map_err(|_| {
-        Failure::new(PoolFault::ModelUnusable, "reading the model's header panicked; the log says where")
-    })?;
-    let info = info.map(Some).or_else(|error| unreadable(pool.config.engine, &path, &error))?;
-    let (need_bytes, shape) = info.and_then(|info| need_of(info, &pool.config)).unzip();
-    Ok(StagedModel { reference: model.to_owned(), path, bytes, need_bytes, shape })
-}
-
 fn gone(id: &ModelId) -> Failure {
     Failure::new(PoolFault::ModelUnavailable, format!("the files of {id} are not here"))
         .with_fix(format!("fetch it: llama-orch models pull {id}"))
@@ -142,22 +119,4 @@ fn unavailable(error: &ErrorEnvelope) -> Failure {
         _ => PoolFault::ModelUnavailable,
     };
     Failure::new(fault, error.message.clone())
-}
-
-/// Files that cannot be read are no model for an engine that wants to read them itself; others may know more formats than we do.
-fn unreadable<T>(engine: Engine, path: &Path, error: &FilesError) -> Result<Option<T>, Failure> {
-    if engine != Engine::Llamacpp {
-        return Ok(None);
-    }
-    let message = format!("{} cannot be loaded: {}", path.display(), narrate::with_causes(error));
-    Err(Failure::new(PoolFault::ModelUnusable, message)
-        .with_fix("llama.cpp wants a whole GGUF file; fetch or convert it anew"))
-}
-
-/// Bytes of a file, or of all files of a folder.
-fn size_of(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return std::fs::metadata(path).map_or(0, |file| file.len());
-    };
-    entries.flatten().map(|entry| size_of(&entry.path())).sum()
 }

@@ -27,6 +27,8 @@ pub(super) struct ManagedPool {
     /// Environment of its engine.
     pub(super) env: Vec<(String, String)>,
     pub(super) ports: Vec<u16>,
+    /// What tasks call its model, where that is not its file.
+    pub(super) called: Option<String>,
     pub(super) model: Model,
     /// The engine's faults from the start, as in its faults file.
     pub(super) faults: Value,
@@ -45,6 +47,7 @@ impl ManagedPool {
                 .to_owned(),
             env: Vec::new(),
             ports: Vec::new(),
+            called: None,
             model: Model::Tiny,
             faults: json!([]),
         }
@@ -129,20 +132,27 @@ impl Bench {
     }
 
     pub(super) fn config(&self) -> String {
+        format!("[server]\nbind = \"127.0.0.1:0\"\ndata_dir = \"data\"\n{}{}{}", self.host(), self.pools(), self.more)
+    }
+
+    /// What a file says of this host's engines and models.
+    pub(super) fn host(&self) -> String {
+        format!(
+            "[engines]\ncache_dir = {:?}\n[catalog]\nmodels_dir = {:?}\n[policy.outbound]\nallow_binary_downloads = true\n",
+            self.dir.path().join("engines"),
+            self.dir.path(),
+        )
+    }
+
+    /// The pools of this host.
+    pub(super) fn pools(&self) -> String {
         let program = mock::process::binary().expect("mock-engine is built");
         let bytes = std::fs::read(&program).expect("mock-engine can be read");
         let checksum = Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
             write!(text, "{byte:02x}").expect("a text takes more");
             text
         });
-        let pools: String = self.pools.iter().map(|pool| self.pool(pool, &program, &checksum)).collect();
-        format!(
-            "[server]\nbind = \"127.0.0.1:0\"\ndata_dir = \"data\"\n[engines]\ncache_dir = {:?}\n[catalog]\nmodels_dir = {:?}\n\
-             [policy.outbound]\nallow_binary_downloads = true\n{pools}{}",
-            self.dir.path().join("engines"),
-            self.dir.path(),
-            self.more
-        )
+        self.pools.iter().map(|pool| self.pool(pool, &program, &checksum)).collect()
     }
 
     fn pool(&self, pool: &ManagedPool, program: &Path, checksum: &str) -> String {
@@ -151,14 +161,15 @@ impl Bench {
         let env: Vec<_> = own.iter().chain(&pool.env).map(|(name, value)| format!("{name} = {value:?}")).collect();
         format!(
             "[[pools]]\nid = {:?}\nengine = \"llamacpp\"\nmodel = {:?}\nctx = 1024\nslots = {}\ndevices = {}\n\
-             {}\n[pools.supervision]\n{}\n[pools.provisioning]\nmode = \"binary\"\nports = {:?}\n\
+             {}\n[pools.supervision]\n{}\n[pools.provisioning]\nmode = \"binary\"\nmodel.ref = {:?}\nports = {:?}\n\
              env = {{ {} }}\n[pools.provisioning.binary]\nurl = \"file://{}\"\nchecksum = \"sha256:{checksum}\"\n",
             pool.id,
-            self.model_ref(&pool.id),
+            pool.called.clone().unwrap_or_else(|| self.model_ref(&pool.id)),
             pool.slots,
             pool.devices,
             pool.settings,
             pool.supervision,
+            self.model_ref(&pool.id),
             pool.ports,
             env.join(", "),
             program.display(),

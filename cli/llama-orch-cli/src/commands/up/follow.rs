@@ -105,7 +105,8 @@ fn standing(pool: &PoolStatus, lazy: bool, found: Found) -> Standing {
         _ if health.ready => Standing::Ready,
         Some(PoolState::Failed) => Standing::Failed,
         Some(PoolState::External) if health.last_error.is_some() => Standing::Failed,
-        Some(PoolState::Cold) => Standing::Idle,
+        // One whose host is not there serves when that comes.
+        Some(PoolState::Cold | PoolState::Away) => Standing::Idle,
         Some(PoolState::Stopped) if lazy => Standing::Idle,
         Some(PoolState::Stopped) if found == Found::Running => Standing::Failed,
         _ => Standing::OnTheWay,

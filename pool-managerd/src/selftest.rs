@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_api::{Job, StreamState, TokenEvent};
-use adapter_host::{HostError, HostedStream};
-use api_types::{PoolFault, TaskId, TaskRequest, Workload};
-use pool_managerd::failure::Failure;
+use adapter_host::{AdapterHost, HostError, HostedStream};
+use api_types::{Engine, PoolFault, PoolId, ReplicaId, TaskId, TaskRequest};
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
-use crate::narrate;
-use crate::pools::Pool;
+use crate::failure::Failure;
 
 /// Time for each of the two.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,16 +19,29 @@ const LIMIT: Duration = Duration::from_secs(60);
 const FEW: u32 = 4;
 const MANY: u32 = 64;
 
-/// Tests the engine that is bound to a pool. An engine that generates no text is only asked how it is.
-pub(super) async fn run(app: &Arc<App>, pool: &Pool) -> Result<(), Failure> {
-    if !pool.workloads().contains(&Workload::Completion) {
-        return Ok(());
-    }
-    let begun = tokio::time::Instant::now();
-    let tokens = within("decode", decode(app, pool)).await?;
-    within("cancel", cancel(app, pool)).await?;
-    narrate::self_tested(pool, tokens, begun.elapsed());
-    Ok(())
+/// An engine that generates text, to be tested.
+#[derive(Clone, Copy)]
+pub struct Tested<'a> {
+    /// Where its adapter is bound.
+    pub host: &'a AdapterHost,
+    /// The pool.
+    pub pool: &'a PoolId,
+    /// The replica.
+    pub replica: &'a ReplicaId,
+    /// Its kind.
+    pub engine: Engine,
+    /// The model that it serves.
+    pub model: &'a str,
+}
+
+/// Tests it. The tokens of the decode.
+///
+/// # Errors
+/// What did not work.
+pub async fn run(tested: Tested<'_>) -> Result<u32, Failure> {
+    let tokens = within("decode", decode(tested)).await?;
+    within("cancel", cancel(tested)).await?;
+    Ok(tokens)
 }
 
 async fn within<T>(what: &str, work: impl Future<Output = Result<T, String>>) -> Result<T, Failure> {
@@ -47,8 +57,8 @@ async fn within<T>(what: &str, work: impl Future<Output = Result<T, String>>) ->
 }
 
 /// A short decode to its end; the tokens that the engine counted.
-async fn decode(app: &App, pool: &Pool) -> Result<u32, String> {
-    let mut stream = submit(app, pool, FEW).await?.1;
+async fn decode(tested: Tested<'_>) -> Result<u32, String> {
+    let mut stream = submit(tested, FEW).await?.1;
     let mut counted = None;
     loop {
         let state = next(&mut stream, |event| {
@@ -63,8 +73,8 @@ async fn decode(app: &App, pool: &Pool) -> Result<u32, String> {
 }
 
 /// A longer decode that is broken off after its first token; then the engine must be free again.
-async fn cancel(app: &App, pool: &Pool) -> Result<(), String> {
-    let (task, mut stream) = submit(app, pool, MANY).await?;
+async fn cancel(tested: Tested<'_>) -> Result<(), String> {
+    let (task, mut stream) = submit(tested, MANY).await?;
     let mut begun = false;
     while !begun {
         let state = next(&mut stream, |event| begun |= matches!(event, TokenEvent::Token { .. }));
@@ -74,7 +84,7 @@ async fn cancel(app: &App, pool: &Pool) -> Result<(), String> {
         }
     }
     drop(stream);
-    app.host.settled(task).await;
+    tested.host.settled(task).await;
     Ok(())
 }
 
@@ -83,13 +93,13 @@ async fn next(stream: &mut HostedStream, mut see: impl FnMut(&TokenEvent<'_>) + 
     events.await.map_err(|error| sentence(&error))
 }
 
-async fn submit(app: &App, pool: &Pool, max_tokens: u32) -> Result<(TaskId, HostedStream), String> {
+async fn submit(tested: Tested<'_>, max_tokens: u32) -> Result<(TaskId, HostedStream), String> {
     let request: TaskRequest = serde_json::from_value(json!({
         "task_id": uuid::Uuid::new_v4(),
         "session_id": uuid::Uuid::new_v4(),
         "workload": "completion",
-        "model_ref": pool.served().reference.as_ref(),
-        "engine": pool.config.engine,
+        "model_ref": tested.model,
+        "engine": tested.engine,
         "ctx": 64 + max_tokens,
         "priority": "interactive",
         "max_tokens": max_tokens,
@@ -100,13 +110,19 @@ async fn submit(app: &App, pool: &Pool, max_tokens: u32) -> Result<(TaskId, Host
     }))
     .expect("the self-test's request is one of the contract's");
     let task = request.task_id;
-    let correlation_id = format!("self-test-{}", pool.id).into();
+    let correlation_id = format!("self-test-{}", tested.pool).into();
     let job = Job { request: Arc::new(request), seed: 1, repeatable: true, correlation_id };
-    let replica = &pool.replicas()[0].id;
-    let submitted = app.host.submit(&pool.id, replica, &job, CancellationToken::new(), &|| false).await;
+    let Tested { host, pool, replica, .. } = tested;
+    let submitted = host.submit(pool, replica, &job, CancellationToken::new(), &|| false).await;
     submitted.map(|stream| (task, stream)).map_err(|error| sentence(&error))
 }
 
 fn sentence(error: &HostError) -> String {
-    narrate::with_causes(error)
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
