@@ -16,6 +16,7 @@ mod ledger;
 mod outlook;
 mod plan;
 mod tenant;
+mod turns;
 mod victims;
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ struct Book {
     free: Option<u64>,
     /// Used by then by nobody of ours that lives.
     unowned: Option<u64>,
+    /// When the last reading was taken.
+    taken_ms: Option<u64>,
     /// What engines that have ended were seen to hold, what they may have held at most, and no reading has shown free yet; and
     /// when the last of them ended.
     coming: u64,
@@ -104,15 +106,19 @@ impl Ledger {
     }
 
     /// Takes in what was read of a device: what is free, `None` when that cannot be told, and what engines of tenants hold where
-    /// the driver tells. `taken_ms` is when the reading began. Readings come in the order in which they were taken.
+    /// the driver tells. `taken_ms` is when the reading began. Readings come in the order in which they were taken;
+    /// one may be told more than once.
     pub fn read(&mut self, device: usize, free_bytes: Option<u64>, held: &[(usize, u64)], taken_ms: u64) {
         let Some(book) = self.devices.get_mut(device) else { return };
         book.free = free_bytes;
+        let is_new = book.taken_ms.replace(taken_ms) != Some(taken_ms);
         self.ended.retain(|(ended_ms, share)| share.device != device || *ended_ms >= taken_ms);
         for (tenant, claim) in &mut self.claims {
             let told = held.iter().find(|(of, _)| of == tenant).map(|(_, bytes)| *bytes);
             for share in claim.shares.iter_mut().filter(|share| share.device == device) {
-                share.held_before = share.held;
+                if is_new {
+                    share.held_before = share.held;
+                }
                 share.held = told.unwrap_or(0);
                 share.is_told = told.is_some();
                 share.was_read = true;

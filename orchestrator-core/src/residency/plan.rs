@@ -1,9 +1,6 @@
 //! What to do next.
 
-use std::cmp::Reverse;
-
-use api_types::Priority;
-
+use super::turns::Turns;
 use super::victims::{choose, may_go};
 use super::{Ledger, Part, Stage, Tenant, outlook};
 
@@ -59,12 +56,13 @@ pub struct Plan {
 pub fn plan(ledger: &mut Ledger, tenants: &[Tenant], limits: Limits, now_ms: u64) -> Plan {
     let mut planner = Planner { ledger, tenants, limits, now_ms, steps: Vec::new(), leaving: Vec::new() };
     planner.begin_and_abort();
-    let order = planner.order();
+    let order = planner.turns().order();
     let fenced = planner.make_room(&order);
     planner.unfence(&fenced);
     planner.unload_idle();
     let Planner { ledger, steps, .. } = planner;
-    Plan { steps, ready_in_ms: outlook::ready_in(ledger, tenants, &order, limits, now_ms) }
+    let turns = Turns { ledger, tenants, limits, now_ms };
+    Plan { steps, ready_in_ms: outlook::ready_in(turns, &order) }
 }
 
 struct Planner<'a> {
@@ -93,35 +91,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Who asks for memory, the first to be served first.
-    fn order(&self) -> Vec<usize> {
-        let asks = |index: &usize| {
-            let tenant = &self.tenants[*index];
-            tenant.stage == Stage::Asking && (tenant.is_asked_for() || !tenant.on_demand)
-        };
-        let mut order: Vec<usize> = (0..self.tenants.len()).filter(asks).collect();
-        order.sort_by_key(|index| self.rank(*index));
-        order
-    }
-
-    /// Those that room is being made for, then those that are late, then what the operator wants, then interactive tasks; among equals who waits longest.
-    fn rank(&self, index: usize) -> impl Ord + use<> {
-        let tenant = &self.tenants[index];
-        let oldest_ms = tenant.oldest_ms().unwrap_or(self.now_ms);
-        // One load of its own lies before it, and perhaps one that is under way.
-        let soonest_ms = self.now_ms.saturating_add(tenant.load_ms.saturating_mul(2));
-        let is_late = soonest_ms.saturating_sub(oldest_ms) >= self.limits.age_limit_ms;
-        let is_wanted = tenant.wanted || !tenant.on_demand;
-        let is_interactive = tenant.waiting.of(Priority::Interactive).count > 0;
-        (Reverse(tenant.is_next), Reverse(is_late), Reverse(is_wanted), Reverse(is_interactive), oldest_ms, index)
+    const fn turns(&self) -> Turns<'_> {
+        Turns { ledger: self.ledger, tenants: self.tenants, limits: self.limits, now_ms: self.now_ms }
     }
 
     /// Grants what can be granted, and sees to it that the others get theirs. Who is to stay fenced.
     fn make_room(&mut self, order: &[usize]) -> Vec<usize> {
         let mut fenced = Vec::new();
         // What those ahead wait for is not given to those behind.
-        let mut ahead: Vec<Part> = Vec::new();
-        let mut ahead_ms = 0_u64;
+        let mut ahead: Vec<usize> = Vec::new();
         for (place, &index) in order.iter().enumerate() {
             let tenant = &self.tenants[index];
             let never = self.beyond_room(index);
@@ -136,6 +114,7 @@ impl Planner<'_> {
             }
             // What is on its way back already needs nobody else to go.
             let lacking = self.beyond_leaving(lacking);
+            let ahead_ms = self.turns_ahead_ms(index, &order[..place]);
             let later_ms = ahead_ms.saturating_add(tenant.load_ms);
             if !lacking.is_empty() && !self.evict_idle(index, &lacking) {
                 match self.fence_busy(index, &lacking, later_ms) {
@@ -148,14 +127,23 @@ impl Planner<'_> {
                     }
                 }
             }
-            ahead.extend(&tenant.need);
-            ahead_ms = later_ms;
+            ahead.push(index);
         }
         fenced
     }
 
+    /// What the turns take of those ahead that cannot be loaded beside a tenant.
+    fn turns_ahead_ms(&self, index: usize, before: &[usize]) -> u64 {
+        let turns = self.turns();
+        let others = before.iter().filter(|other| turns.exclude(**other, index));
+        others.fold(0, |sum, other| sum.saturating_add(turns.turn_ms(*other)))
+    }
+
     /// What a tenant lacks now, beside what those ahead of it wait for.
-    fn lacking(&self, index: usize, ahead: &[Part]) -> Vec<Part> {
+    fn lacking(&self, index: usize, ahead: &[usize]) -> Vec<Part> {
+        let turns = self.turns();
+        let rivals = ahead.iter().filter(|other| !turns.beside(index, **other));
+        let ahead: Vec<&Part> = rivals.flat_map(|other| &self.tenants[*other].need).collect();
         let short = |part: &Part| {
             let theirs: u64 = ahead.iter().filter(|other| other.device == part.device).map(|other| other.bytes).sum();
             let there = self.ledger.available(part.device).unwrap_or(0);
@@ -177,7 +165,10 @@ impl Planner<'_> {
     fn evict_idle(&mut self, index: usize, lacking: &[Part]) -> bool {
         let idle = |other: &usize| {
             let tenant = &self.tenants[*other];
-            may_go(tenant) && tenant.running == 0 && (tenant.is_idle() || tenant.fenced) && !self.lingers(*other, index)
+            may_go(tenant)
+                && tenant.running == 0
+                && (tenant.is_idle() || tenant.fenced)
+                && !self.turns().lingers(*other, index)
         };
         let Some(victims) = choose(lacking, &self.others(idle), self.tenants, self.ledger, self.now_ms) else {
             return false;
@@ -194,59 +185,28 @@ impl Planner<'_> {
     fn fence_busy(&mut self, index: usize, lacking: &[Part], ahead_ms: u64) -> Option<Vec<usize>> {
         let all = self.others(|other| may_go(&self.tenants[*other]));
         choose(lacking, &all, self.tenants, self.ledger, self.now_ms)?;
-        let ready = self.others(|other| may_go(&self.tenants[*other]) && self.must_yield(*other, index, ahead_ms));
+        let ready =
+            self.others(|other| may_go(&self.tenants[*other]) && self.turns().must_yield(*other, index, ahead_ms));
         let victims = choose(lacking, &ready, self.tenants, self.ledger, self.now_ms).unwrap_or_default();
         for &tenant in &victims {
             if self.tenants[tenant].running == 0 {
                 self.steps.push(Step::Evict { tenant, for_tenant: index });
                 self.leaving.push(tenant);
-            } else if !self.tenants[tenant].fenced {
+            } else if !self.tenants[tenant].fenced && !self.is_fenced_now(tenant) {
                 self.steps.push(Step::Fence { tenant, for_tenant: index });
             }
         }
         Some(victims)
     }
 
+    /// Whether this plan has a tenant fenced already.
+    fn is_fenced_now(&self, tenant: usize) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Fence { tenant: fenced, .. } if *fenced == tenant))
+    }
+
     /// Tenants that are not leaving and of which this holds.
     fn others(&self, holds: impl Fn(&usize) -> bool) -> Vec<usize> {
         (0..self.tenants.len()).filter(|other| !self.leaving.contains(other)).filter(holds).collect()
-    }
-
-    /// Whether a busy tenant must make room for one that asks: what waits there would be late otherwise, or matters more.
-    fn must_yield(&self, busy: usize, asking: usize, ahead_ms: u64) -> bool {
-        let (holder, asker) = (&self.tenants[busy], &self.tenants[asking]);
-        if holder.fenced {
-            return true;
-        }
-        if holder.is_idle() {
-            return !self.lingers(busy, asking);
-        }
-        // Whoever has waited for a load is to have something of it: at least as long as the load took, or all it came for.
-        let Stage::Serving { since_ms } = holder.stage else { return false };
-        if self.now_ms.saturating_sub(since_ms) < holder.load_ms && holder.has_waiters() {
-            return false;
-        }
-        let matters_more = asker.waiting.interactive.count > 0 && holder.waiting.interactive.count == 0;
-        let Some(oldest_ms) = asker.oldest_ms() else { return asker.wanted || !asker.on_demand };
-        let waited_ms = self.now_ms.saturating_sub(oldest_ms);
-        let still_ms = holder.running_ms.saturating_add(holder.unload_ms).saturating_add(ahead_ms);
-        (matters_more && holder.has_waiters()) || waited_ms.saturating_add(still_ms) >= self.limits.age_limit_ms
-    }
-
-    /// Whether an idle tenant is likely to be asked again before long, and worth keeping until then: not longer than a swap would
-    /// cost those who wait.
-    fn lingers(&self, idle: usize, asking: usize) -> bool {
-        let (holder, asker) = (&self.tenants[idle], &self.tenants[asking]);
-        let (Some(gap_ms), Some(oldest_ms)) = (holder.gap_ms, asker.oldest_ms()) else { return false };
-        let idle_ms = self.now_ms.saturating_sub(holder.last_used_ms);
-        let swap_ms = holder.load_ms.saturating_add(asker.load_ms);
-        let waited_ms = self.now_ms.saturating_sub(oldest_ms);
-        let soon_late = waited_ms.saturating_add(swap_ms) >= self.limits.age_limit_ms;
-        holder.running == 0
-            && gap_ms.saturating_mul(4) <= holder.load_ms
-            && idle_ms < gap_ms.saturating_mul(2)
-            && waited_ms < swap_ms
-            && !soon_late
     }
 
     /// Whether something of ours is under way after which there may be room: others come or go, or come first.

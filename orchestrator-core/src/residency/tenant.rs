@@ -96,6 +96,12 @@ impl Tenant {
         self.has_waiters() || self.wanted
     }
 
+    /// Predicted time of one of the tasks that wait for it, in milliseconds.
+    pub(super) fn task_ms(&self) -> u64 {
+        let count = self.waiting.interactive.count + self.waiting.batch.count;
+        self.backlog_ms.saturating_sub(self.running_ms).checked_div(count as u64).unwrap_or(0)
+    }
+
     /// Whether nothing runs on it or waits for it.
     pub(super) const fn is_idle(&self) -> bool {
         self.running == 0 && !self.has_waiters()

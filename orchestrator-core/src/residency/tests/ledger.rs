@@ -161,3 +161,18 @@ fn promises_count_until_they_are_seen() {
     ledger.read(device, Some(23_500), &[], 10);
     assert_eq!((ledger.available(device), ledger.coming(device, 11)), (Some(23_000), 0));
 }
+
+/// LO-SWP-02: a reading that is told again is no second one: what is free may still have been read before what is held.
+#[test]
+fn a_reading_told_twice_counts_once() {
+    let mut ledger = Ledger::default();
+    let device = ledger.add_device(TOTAL, 0);
+    ledger.read(device, Some(TOTAL), &[], 1);
+    assert_eq!(ledger.promise(0, &[Part { device, bytes: 10_000 }]), Ok(()));
+    for _ in 0..3 {
+        ledger.read(device, Some(TOTAL), &[(0, 4_000)], 2);
+        assert_eq!(ledger.available(device), Some(TOTAL - 10_000));
+    }
+    ledger.read(device, Some(TOTAL - 4_000), &[(0, 4_000)], 3);
+    assert_eq!(ledger.available(device), Some(TOTAL - 10_000));
+}

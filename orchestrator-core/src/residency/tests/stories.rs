@@ -103,12 +103,12 @@ fn waiting_tasks_of_a_loaded_model_run_first() {
     let busy = |running| Tenant { stage: Stage::Serving { since_ms: 0 }, ..busy(running) };
     assert_eq!(decide(&[asking(20, 1, 50_000), busy(1)]).steps, []);
     assert_eq!(decide(&[asking(20, 1, 50_000), busy(1)]).ready_in_ms[0], Some(29_500));
-    // 20 s to load, one until the running task has ended, half of one for the memory.
-    assert_eq!(decide(&[asking(20, 1, 98_400), busy(1)]).steps, []);
-    assert_eq!(decide(&[asking(20, 1, 98_500), busy(1)]).steps, [Step::Fence { tenant: 1, for_tenant: 0 }]);
+    // 20 s to load, one until the running task has ended, half of one for the memory, 15 to spare.
+    assert_eq!(decide(&[asking(20, 1, 83_400), busy(1)]).steps, []);
+    assert_eq!(decide(&[asking(20, 1, 83_500), busy(1)]).steps, [Step::Fence { tenant: 1, for_tenant: 0 }]);
     let fenced = |running| Tenant { fenced: true, ..busy(running) };
-    assert_eq!(decide(&[asking(20, 1, 98_500), fenced(1)]).steps, []);
-    assert_eq!(decide(&[asking(20, 1, 98_500), fenced(0)]).steps, [Step::Evict { tenant: 1, for_tenant: 0 }]);
+    assert_eq!(decide(&[asking(20, 1, 83_500), fenced(1)]).steps, []);
+    assert_eq!(decide(&[asking(20, 1, 83_500), fenced(0)]).steps, [Step::Evict { tenant: 1, for_tenant: 0 }]);
     assert_eq!(decide(&[tenant(20, Stage::Out), fenced(1)]).steps, [Step::Unfence(1)], "nobody asks any more");
 }
 
@@ -177,4 +177,68 @@ fn idle_pools_are_unloaded() {
     assert_eq!(decide(&[idle(60_000, false)]).steps, [Step::Unload(0)]);
     assert_eq!(decide(&[idle(59_000, false)]).steps, []);
     assert_eq!(decide(&[idle(60_000, true)]).steps, []);
+}
+
+/// LO-SWP-04: one that is small enough to stay beside all who come before it need not wait for them.
+#[test]
+fn the_small_pass_where_they_delay_nobody() {
+    let busy = Tenant { running: 1, ..serving(14) };
+    assert_eq!(decide(&[asking(20, 1, 50_000), busy.clone(), asking(4, 1, 0)]).steps, [Step::Grant(2)]);
+    let stays = Tenant { running: 1, ..serving(2) };
+    assert_eq!(decide(&[asking(20, 1, 50_000), busy, asking(4, 1, 0), stays]).steps, [], "there is one beside already");
+}
+
+/// LO-SWP-04: one that was loaded just now ends for the sake of another's limit, unless its own tasks would miss theirs.
+#[test]
+fn limits_come_before_residence() {
+    let new = |waited_ms| Tenant {
+        stage: Stage::Serving { since_ms: NOW_MS - 1_000 },
+        running: 1,
+        running_ms: 1_000,
+        ..asking(20, 5, waited_ms)
+    };
+    assert_eq!(decide(&[asking(20, 1, 98_000), new(10_000)]).steps, [Step::Fence { tenant: 1, for_tenant: 0 }]);
+    assert_eq!(decide(&[asking(20, 1, 98_000), new(90_000)]).steps, []);
+    let two = [asking(20, 1, 98_000), asking(20, 1, 97_000), new(10_000)];
+    assert_eq!(decide(&two).steps, [Step::Fence { tenant: 2, for_tenant: 0 }], "once");
+}
+
+/// LO-SWP-04: interactive tasks do not end batch tasks that would reach their limit for it.
+#[test]
+fn a_person_does_not_make_others_late() {
+    let mut person = asking(20, 1, 100);
+    person.waiting = PerClass { interactive: person.waiting.batch, batch: Waiters::default() };
+    let batch = |waited_ms| Tenant {
+        stage: Stage::Serving { since_ms: NOW_MS - 30_000 },
+        running: 1,
+        running_ms: 1_000,
+        ..asking(20, 5, waited_ms)
+    };
+    assert_eq!(decide(&[person.clone(), batch(50_000)]).steps, [Step::Fence { tenant: 1, for_tenant: 0 }]);
+    assert_eq!(decide(&[person, batch(70_000)]).steps, []);
+}
+
+/// LO-SWP-04: among those that are late, interactive ones come first, but not for ever.
+#[test]
+fn where_everybody_is_late_everybody_has_turns() {
+    let person = |waited_ms| {
+        let batch = asking(20, 1, waited_ms);
+        Tenant { waiting: PerClass { interactive: batch.waiting.batch, batch: Waiters::default() }, ..batch }
+    };
+    assert_eq!(decide(&[asking(20, 1, 130_000), person(110_000)]).steps, [Step::Grant(1)]);
+    assert_eq!(decide(&[asking(20, 1, 150_000), person(110_000)]).steps, [Step::Grant(0)]);
+}
+
+/// LO-SWP-04: who waits for others' turns is told so: what they load, what they have to do, and their ends.
+#[test]
+fn turns_ahead_are_foreseen() {
+    let ahead = Tenant { backlog_ms: 5_000, ..asking(20, 5, 9_000) };
+    let loading = Tenant { backlog_ms: 4_000, ..tenant(20, Stage::Loading { since_ms: NOW_MS - 5_000 }) };
+    let loading = Tenant { wanted: true, ..loading };
+    let plan = decide(&[tenant(20, Stage::Out), ahead.clone(), loading.clone()]);
+    // 15 s, 4 s and half of one until the first has gone; 20 s, 5 s and half of one for the second; 20 s of its own.
+    assert_eq!(plan.ready_in_ms[0], Some(19_500 + 25_500 + 20_000));
+    let small =
+        decide(&[tenant(4, Stage::Out), ahead, Tenant { need: vec![Part { device: 0, bytes: 16 }], ..loading }]);
+    assert_eq!(small.ready_in_ms[0], Some(20_000), "there is room beside them");
 }
