@@ -1,6 +1,7 @@
 //! The scheduler's promises, checked by what it has said and by what it was told: nothing here looks into it.
 
 mod broken;
+mod memory;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -52,6 +53,8 @@ struct Known {
     class: Priority,
     placement: Placement,
     ctx: i32,
+    /// The model it asks for; empty when nobody serves it.
+    model: &'static str,
     /// Whether a preference has been widened.
     widened: bool,
     canceled: bool,
@@ -62,6 +65,8 @@ struct Known {
 struct KnownPool {
     spec: &'static Pool,
     draining: bool,
+    /// Its model is not loaded, or is to go.
+    cold: bool,
     replicas: Vec<KnownReplica>,
     waiting: PerClass<VecDeque<usize>>,
     /// Starts of the present turn while both classes waited.
@@ -98,7 +103,7 @@ impl KnownPool {
     fn has_free_slot(&self, now_ms: u64) -> bool {
         let is_free =
             |replica: &KnownReplica| replica.is_able(now_ms) && !replica.suspect && replica.running < replica.slots;
-        !self.draining && self.replicas.iter().any(is_free)
+        !self.draining && !self.cold && self.replicas.iter().any(is_free)
     }
 
     fn is_full_for(&self, class: Priority) -> bool {
@@ -125,6 +130,8 @@ pub(crate) struct Checker {
     tasks: HashMap<usize, Known, RandomState>,
     accepted: usize,
     ended: usize,
+    /// Longest that a task may wait, where the scenario promises it.
+    age_limit_ms: Option<u64>,
 }
 
 impl Checker {
@@ -137,11 +144,18 @@ impl Checker {
         let pool = |spec: &'static Pool| KnownPool {
             spec,
             draining: false,
+            cold: false,
             replicas: replicas(spec),
             waiting: PerClass::default(),
             turn: None,
         };
-        Self { pools: scenario.pools.iter().map(pool).collect(), tasks: HashMap::default(), accepted: 0, ended: 0 }
+        Self {
+            pools: scenario.pools.iter().map(pool).collect(),
+            tasks: HashMap::default(),
+            accepted: 0,
+            ended: 0,
+            age_limit_ms: scenario.swap.filter(|swap| swap.is_sustainable).map(|swap| swap.age_limit_ms),
+        }
     }
 
     /// A probe was answered.
@@ -181,6 +195,7 @@ impl Checker {
             class,
             placement,
             ctx: new.job.required_ctx,
+            model: self.model(&new.job.model_ref),
             widened: taken.widened,
             canceled: false,
             place: Place::Waiting(pool),
@@ -270,9 +285,9 @@ impl Checker {
         let known = &mut self.pools[pool];
         let id = known.spec.id;
         let replica = replica.filter(|replica| *replica < known.replicas.len()).ok_or(Broken::Count { pool: id })?;
-        let draining = known.draining;
+        let closed = known.draining || known.cold;
         let on = &mut known.replicas[replica];
-        if draining || !on.is_able(now_ms) {
+        if closed || !on.is_able(now_ms) {
             return Err(Broken::NotReady { pool: id, task });
         }
         on.running += 1;
@@ -390,7 +405,9 @@ impl Checker {
             Placement::Avoid(unwanted) => spec.id != unwanted,
             Placement::Mask(mask) => spec.device_mask == Some(mask),
         };
-        (allowed && known.ctx <= spec.ctx).then_some(()).ok_or(Broken::Crossed { pool: spec.id, task })
+        (allowed && known.ctx <= spec.ctx && known.model == spec.model)
+            .then_some(())
+            .ok_or(Broken::Crossed { pool: spec.id, task })
     }
 
     fn enter(&mut self, pool: usize, task: usize, at_front: bool) -> Kept {
@@ -434,6 +451,10 @@ impl Checker {
         self.tasks.remove(&task).ok_or(Broken::Story { task })?;
         self.ended += 1;
         Ok(())
+    }
+
+    fn model(&self, name: &str) -> &'static str {
+        self.pools.iter().map(|pool| pool.spec.model).find(|model| *model == name).unwrap_or("")
     }
 
     fn pool(&self, id: &str, task: usize) -> Result<usize, Broken> {

@@ -32,14 +32,25 @@ impl Faults {
 }
 
 /// What is wrong with a replica; several mishaps may hold at the same time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Condition {
     crashed: u32,
     unready: u32,
     silent: u32,
+    loaded: bool,
 }
 
 impl Condition {
+    /// Nothing is wrong; `loaded` is false while its model is not in memory.
+    pub(crate) const fn new(loaded: bool) -> Self {
+        Self { crashed: 0, unready: 0, silent: 0, loaded }
+    }
+
+    /// Its model comes into memory, or goes.
+    pub(crate) const fn load(&mut self, loaded: bool) {
+        self.loaded = loaded;
+    }
+
     /// One of this kind begins (`true`) or ends.
     pub(crate) const fn note(&mut self, kind: FaultKind, begins: bool) {
         let count = match kind {
@@ -53,7 +64,7 @@ impl Condition {
 
     /// Its process runs.
     pub(crate) const fn is_live(self) -> bool {
-        self.crashed == 0
+        self.loaded && self.crashed == 0
     }
 
     /// What it says of itself.

@@ -12,8 +12,10 @@ mod engine;
 mod faults;
 mod foresight;
 mod load;
+mod memory;
 
 mod check;
+mod fifo;
 mod world;
 
 pub mod report;

@@ -7,10 +7,9 @@ use orchestrator_core::scheduler::NewTask;
 use uuid::Uuid;
 
 use crate::draw::Draw;
-use crate::scenario::{Arrivals, Placement, Source};
+use crate::engine::Work;
+use crate::scenario::{Arrivals, Placement, Pool, Source};
 
-/// The one model of all pools.
-pub(crate) const MODEL: &str = "sim:model";
 /// The kind of engine of all pools.
 pub(crate) const ENGINE: Engine = Engine::Llamacpp;
 /// Bytes of text in a token, on average, and how unlike two prompts are (standard deviation of the logarithm).
@@ -67,6 +66,11 @@ impl Traits {
         self.source.class
     }
 
+    /// What it costs on a pool.
+    pub(crate) fn work(&self, pool: &Pool) -> Work {
+        Work::new(pool, self.prompt_tokens, self.tokens_out, self.luck)
+    }
+
     /// What the scheduler gets to see.
     pub(crate) fn new_task(&self, number: usize) -> NewTask {
         let ctx = self.prompt_tokens + self.limit + TEMPLATE_TOKENS;
@@ -77,7 +81,7 @@ impl Traits {
                 expected_tokens: self.expected.map(u32::cast_signed),
                 max_tokens: Some(self.limit.cast_signed()),
                 engine: ENGINE,
-                model_ref: MODEL.to_owned(),
+                model_ref: self.source.model.to_owned(),
                 required_ctx: ctx.cast_signed(),
                 est_kv_bytes: None,
                 placement: overrides(self.source.placement),
@@ -130,7 +134,7 @@ pub(crate) struct Turn {
     pub(crate) source: usize,
     /// Among the clients of its source.
     pub(crate) client: usize,
-    /// How many turns of the source's trace came before.
+    /// How many turns of the source's trace, or of the client, came before.
     step: usize,
 }
 
@@ -167,6 +171,9 @@ impl Load {
             Arrivals::Closed { clients, think_ms } => {
                 (0..clients).map(|client| turn(draw.time(think_ms), client)).collect()
             }
+            Arrivals::Sessions { clients, pause_ms, .. } => {
+                (0..clients).map(|client| turn(draw.time(pause_ms), client)).collect()
+            }
             Arrivals::Trace { at_ms, .. } => at_ms.first().map(|at_ms| turn(*at_ms, 0)).into_iter().collect(),
         }
     }
@@ -180,6 +187,11 @@ impl Load {
             }
             Arrivals::Bursts { every_ms, .. } => Some(Turn { at_ms: turn.at_ms + every_ms, ..turn }),
             Arrivals::Closed { .. } => None,
+            Arrivals::Sessions { pause_ms, tasks, gap_ms, .. } => {
+                let step = turn.step + 1;
+                let mean_ms = if step.is_multiple_of(tasks) { pause_ms } else { gap_ms };
+                Some(Turn { at_ms: turn.at_ms + draw.time(mean_ms), step, ..turn })
+            }
             Arrivals::Trace { at_ms, every_ms, clients } => {
                 let step = turn.step + 1;
                 let round = (step / at_ms.len()) as u64;

@@ -2,12 +2,15 @@
 
 mod measure;
 mod statistics;
+mod swap;
 mod text;
 
 use std::collections::BTreeMap;
 
 use api_types::Priority;
 use serde::Serialize;
+
+pub use swap::{ColdStarts, Swap, Swapping, Waits};
 
 /// What came of a scenario. Rates and utilisation are those of the time in which tasks were submitted; everything else is
 /// about all tasks.
@@ -53,6 +56,8 @@ pub struct Report {
     pub on_time: Vec<Decile>,
     /// The same at the last start.
     pub on_time_at_start: Vec<Decile>,
+    /// Where models are swapped: what that came to, beside other ways to do it.
+    pub swap: Option<Swap>,
 }
 
 /// How tasks ended.

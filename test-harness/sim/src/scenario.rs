@@ -1,11 +1,14 @@
 //! What is simulated: a closed set of scenarios, each with a sentence of what it shows.
 
 mod catalog;
+mod memory;
+mod swapped;
 
 use api_types::Priority;
 use orchestrator_core::queue::FullPolicy;
 
 pub use catalog::SCENARIOS;
+pub use memory::{Device, OnDemand, Others, Swap};
 
 /// Pools, clients and mishaps.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub struct Scenario {
     pub tasks: usize,
     /// Whether there is always more work than all pools can do, so that throughput can be held against the ideal.
     pub saturated: bool,
+    /// The memory that its models share, where they are swapped; then every pool is loaded on demand.
+    pub swap: Option<Swap>,
 }
 
 impl Scenario {
@@ -39,6 +44,10 @@ impl Scenario {
 pub struct Pool {
     /// Its name.
     pub id: &'static str,
+    /// The model that it serves.
+    pub model: &'static str,
+    /// How its model is loaded, where models are swapped.
+    pub on_demand: Option<OnDemand>,
     /// Its engines.
     pub replicas: &'static [Replica],
     /// Prompt tokens read per second by a task that is alone.
@@ -83,6 +92,8 @@ pub struct Replica {
 pub struct Source {
     /// The class of their tasks.
     pub class: Priority,
+    /// The model that they ask for.
+    pub model: &'static str,
     /// When they submit.
     pub arrivals: Arrivals,
     /// Length of a prompt, in tokens.
@@ -129,6 +140,18 @@ pub enum Arrivals {
         /// Time to think, in milliseconds on average.
         think_ms: f64,
     },
+    /// Each client works for a while and rests: in sessions that begin independently of each other, it submits some tasks one
+    /// after the other without waiting for their ends.
+    Sessions {
+        /// Clients.
+        clients: usize,
+        /// Time from the end of a client's session to the beginning of its next, in milliseconds on average.
+        pause_ms: f64,
+        /// Tasks of a session.
+        tasks: usize,
+        /// Time from one task of a session to the next, in milliseconds on average.
+        gap_ms: f64,
+    },
     /// At these times, again and again.
     Trace {
         /// Milliseconds from the beginning of the trace, ascending.
@@ -148,6 +171,7 @@ impl Arrivals {
             Self::Poisson { clients, .. }
             | Self::Bursts { clients, .. }
             | Self::Closed { clients, .. }
+            | Self::Sessions { clients, .. }
             | Self::Trace { clients, .. } => clients,
         }
     }

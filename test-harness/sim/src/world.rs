@@ -1,8 +1,12 @@
 //! Virtual time: the clients, the engines and the operator around one scheduler, and what the daemon does between them.
 
-mod events;
+mod arriving;
+pub(crate) mod events;
 mod life;
+mod loading;
 mod operator;
+mod residency;
+mod round;
 mod running;
 mod tell;
 
@@ -14,14 +18,17 @@ use orchestrator_core::Scheduler;
 use orchestrator_core::task::End;
 
 use crate::check::{Broken, Checker};
+use crate::draw::Draw;
 use crate::engine::Engine;
 use crate::faults::{Condition, Faults};
+use crate::fifo::Fifo;
 use crate::foresight::Foresight;
-use crate::load::{Load, Turn, number_of};
-use crate::report::Report;
+use crate::load::Load;
+use crate::report::{Report, Swap};
 use crate::scenario::Scenario;
 use events::{Agenda, Event};
 pub(crate) use life::{Fate, Life, Start};
+pub(crate) use residency::Residency;
 
 /// Gap between two probes of a replica, in milliseconds.
 const PROBE_EVERY_MS: u64 = 1_000;
@@ -57,11 +64,22 @@ pub struct Violation {
 /// # Errors
 /// [`Violation`] at the first step after which a promise of the scheduler does not hold.
 pub fn run(scenario: &'static Scenario, seed: u64, tasks: usize) -> Result<Report, Violation> {
-    let mut world = World::new(scenario, seed, tasks);
+    let world = played(scenario, seed, tasks, true)?;
+    let mut report = Report::of(&world, seed);
+    if let Some(fifo) = Fifo::played(scenario, seed, tasks) {
+        let restless = played(scenario, seed, tasks, false)?;
+        report.swap = Swap::of(&world, &restless, &fifo);
+    }
+    Ok(report)
+}
+
+/// A world after its last task. `lingers` is false for one in which no model is kept in the pause between two tasks.
+pub(crate) fn played(scenario: &'static Scenario, seed: u64, tasks: usize, lingers: bool) -> Result<World, Violation> {
+    let mut world = World::new(scenario, seed, tasks, lingers);
     let played = world.play();
     let (step, at_ms) = (world.steps, world.now_ms);
     played.map_err(|broken| Violation { scenario: scenario.name, seed, step, at_ms, broken })?;
-    Ok(Report::of(&world, seed))
+    Ok(world)
 }
 
 /// One pool as it really is.
@@ -99,6 +117,10 @@ pub(crate) struct World {
     pub(crate) load: Load,
     faults: Faults,
     foresight: Foresight,
+    /// Where models are swapped.
+    pub(crate) residency: Option<Residency>,
+    /// How late readings are.
+    delays: Draw,
     /// Every task, by number.
     pub(crate) lives: Vec<Life>,
     /// Tasks to submit in all.
@@ -111,11 +133,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn new(scenario: &'static Scenario, seed: u64, tasks: usize) -> Self {
+    fn new(scenario: &'static Scenario, seed: u64, tasks: usize, lingers: bool) -> Self {
         let replica = |pool, (place, replica)| Replica {
             id: tell::replica_id(place),
             engine: Engine::new(pool, replica),
-            condition: Condition::default(),
+            condition: Condition::new(scenario.swap.is_none()),
         };
         let pool = |pool: &'static crate::scenario::Pool| Pool {
             id: pool.id.into(),
@@ -134,6 +156,8 @@ impl World {
             load: Load::new(scenario.sources, seed),
             faults: Faults::new(scenario.faults, seed),
             foresight: Foresight::new(scenario, seed),
+            residency: Residency::new(scenario, seed, lingers),
+            delays: Draw::new(seed, [6, 0, 0]),
             lives: Vec::with_capacity(tasks),
             tasks,
             open: 0,
@@ -153,6 +177,7 @@ impl World {
                 self.steps += 1;
                 self.start_what_can()?;
                 self.checker.check(&self.scheduler)?;
+                self.nudge();
             }
         }
         Ok(())
@@ -166,6 +191,7 @@ impl World {
                 self.agenda.add(PROBE_EVERY_MS, Event::Probe(pool, replica));
             }
         }
+        self.begin_memory()?;
         for source in 0..self.scenario.sources.len() {
             for turn in self.load.first(source) {
                 self.agenda.add(turn.at_ms, Event::Turn(turn));
@@ -195,76 +221,9 @@ impl World {
             Event::Nudged(pool, replica) => self.probe(pool, replica)?,
             Event::FaultBegins(fault) => self.fault(fault, true)?,
             Event::FaultEnds(fault) => self.fault(fault, false)?,
+            _ => return self.memory(event),
         }
         Ok(true)
-    }
-
-    fn turn(&mut self, turn: Turn) -> Result<bool, Broken> {
-        if self.lives.len() == self.tasks {
-            return Ok(false);
-        }
-        if let Some(next) = self.load.next(turn) {
-            self.agenda.add(next.at_ms, Event::Turn(next));
-        }
-        let traits = self.load.task(turn);
-        self.lives.push(Life::new(traits, (turn.source, turn.client)));
-        self.open += 1;
-        if self.lives.len() == self.tasks {
-            let leased_ms = self.pools.iter().zip(self.leased_now()).map(|(pool, now)| pool.leased_ms + now).collect();
-            self.window = Window { ms: self.now_ms, leased_ms };
-        }
-        self.submit(self.lives.len() - 1)?;
-        Ok(true)
-    }
-
-    /// What the running leases have cost so far, by pool.
-    fn leased_now(&self) -> Vec<u64> {
-        let mut leased = vec![0; self.pools.len()];
-        for life in &self.lives {
-            if let Some(running) = life.running {
-                leased[running.pool] += self.now_ms - running.since_ms;
-            }
-        }
-        leased
-    }
-
-    fn submit(&mut self, task: usize) -> Result<(), Broken> {
-        let traits = self.lives[task].traits;
-        let new = traits.new_task(task);
-        let admission = self.scheduler.admit(new.clone(), self.now_ms);
-        self.said(&admission);
-        match admission {
-            Ok(admission) => {
-                self.checker.admitted(traits.source.placement, &new, (&admission).into())?;
-                if let Some(evicted) = admission.evicted {
-                    self.ended(number_of(evicted), Fate::Evicted);
-                }
-                let pool = self.pool(&admission.pool_id);
-                let (remainder_ms, foreseen_ms) = (self.remainder_ms(pool), self.foresee_ms(pool, task));
-                self.lives[task].admitted(&admission, remainder_ms, foreseen_ms, self.now_ms);
-                self.agenda.add(self.now_ms + traits.deadline_ms, Event::Deadline(task));
-                if let Some(after_ms) = traits.cancel_after_ms {
-                    self.agenda.add(self.now_ms + after_ms, Event::Cancel(task));
-                }
-            }
-            Err(rejection) => match self.lives[task].refused(&rejection.refusal) {
-                Some(wait_ms) => self.agenda.add(self.now_ms + wait_ms, Event::Retry(task)),
-                None => self.ended(task, Fate::GaveUp),
-            },
-        }
-        Ok(())
-    }
-
-    /// What is really left of the running task of a pool that ends first.
-    fn remainder_ms(&self, pool: usize) -> Option<u64> {
-        self.pools[pool].replicas.iter().filter_map(|replica| replica.engine.remainder_ms(self.now_ms)).min()
-    }
-
-    /// When a waiting task would start, by an informed forecast.
-    fn foresee_ms(&mut self, pool: usize, task: usize) -> u64 {
-        let engines: Vec<&Engine> = self.pools[pool].replicas.iter().map(|replica| &replica.engine).collect();
-        let ahead = self.checker.ahead_of(task);
-        self.foresight.start_ms(&self.scenario.pools[pool], &engines, &self.lives, &ahead, self.now_ms)
     }
 
     fn ended(&mut self, task: usize, fate: Fate) {

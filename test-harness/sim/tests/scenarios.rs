@@ -1,6 +1,6 @@
 //! What the scheduler promises, in virtual time: every scenario, and the bounds that a change of policy must keep.
 
-use sim::report::{Decile, Report};
+use sim::report::{Decile, Report, Swap};
 use sim::{SCENARIOS, Scenario};
 
 #[track_caller]
@@ -95,4 +95,54 @@ fn waits_and_chances_are_predicted() {
     let deciles: Vec<&Decile> = report.on_time.iter().filter(known).collect();
     assert_eq!(deciles.len(), 10, "{report}");
     assert!(deciles.iter().all(|decile| (decile.predicted - decile.observed).abs() <= 0.1), "{report}");
+}
+
+#[track_caller]
+fn swap(report: &Report) -> &Swap {
+    report.swap.as_ref().expect("its models are swapped")
+}
+
+/// LO-SWP-04: the trace A B A A C A B C, a hundred times, with loads of 20 s: at least twice the throughput of plain order of
+/// arrival, and no task waits longer than the age limit. When a model will be loaded is foreseen.
+#[test]
+fn models_that_share_a_card_give_twice_what_order_of_arrival_gives() {
+    for seed in 1..=3 {
+        let report = play("swap-trace", seed, 800);
+        let swap = swap(&report);
+        assert_eq!((swap.ours.completed, swap.fifo.completed, swap.age_limit_ms), (800, 800, 120_000));
+        assert!(swap.ours.tasks_per_min >= 2.0 * swap.fifo.tasks_per_min, "{report}");
+        assert!(swap.ours.late() == 0 && swap.fifo.late() > 700, "{report}");
+        let foreseen = |starts: &sim::report::ColdStarts| (0.9..1.1).contains(&starts.bias) && starts.off.0 < 0.15;
+        assert!(swap.cold_starts.iter().all(foreseen), "{report}");
+    }
+}
+
+/// LO-SWP-02, LO-SWP-03, LO-SWP-04: in a busy household no engine finds less memory than it was promised, none is ended under a
+/// task, and nobody waits longer than the age limit; each of them would end the run.
+#[test]
+fn a_household_is_served_in_time() {
+    for seed in 1..=10 {
+        let report = play("swap-household", seed, 700);
+        assert_eq!((report.ends.completed, swap(&report).ours.late()), (700, 0), "{report}");
+    }
+}
+
+/// LO-SWP-04: with more work than can be done every model has its turns, and waits are bounded.
+#[test]
+fn nobody_starves_for_a_model() {
+    for seed in 1..=3 {
+        let report = play("swap-overload", seed, 2_000);
+        let swap = swap(&report);
+        assert!(swap.models.iter().all(|(_, completed, _)| *completed > 0.15), "{report}");
+        assert!(swap.models.iter().all(|(.., longest_ms)| *longest_ms < 300_000.0), "{report}");
+        assert!(swap.ours.tasks_per_min >= 2.0 * swap.fifo.tasks_per_min, "{report}");
+    }
+}
+
+/// LO-SWP-04: a model that is asked for again and again is kept in the pause between two tasks, which spares loads.
+#[test]
+fn pauses_do_not_cost_a_load() {
+    let loads = |of: fn(&Swap) -> usize| (1..=4).map(|seed| of(swap(&play("swap-thrash", seed, 1_000)))).sum::<usize>();
+    let (kept, restless) = (loads(|swap| swap.ours.loads), loads(|swap| swap.restless.loads));
+    assert!(kept * 10 <= restless * 9, "{kept} loads, {restless} without patience");
 }

@@ -107,4 +107,28 @@ pub enum Broken {
         /// The pool.
         pool: &'static str,
     },
+    /// LO-SWP-02.
+    #[error("an engine of pool {pool} found less memory on device {device} than it was promised")]
+    OverCommitted {
+        /// The pool.
+        pool: &'static str,
+        /// The device.
+        device: usize,
+    },
+    /// LO-SWP-03.
+    #[error("the engine of pool {pool} was ended while tasks ran on it")]
+    Killed {
+        /// The pool.
+        pool: &'static str,
+    },
+    /// LO-SWP-04: where the load can be done in time.
+    #[error("task {task} waited {wait_ms} ms for pool {pool}, longer than the age limit")]
+    TooLate {
+        /// The pool.
+        pool: &'static str,
+        /// The task.
+        task: usize,
+        /// How long.
+        wait_ms: u64,
+    },
 }

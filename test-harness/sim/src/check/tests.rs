@@ -6,7 +6,7 @@ use orchestrator_core::scheduler::{Action, Canceled, Dispatch, NewTask, Requeued
 use super::{Broken, Checker, Kept, Taken};
 use crate::draw::Draw;
 use crate::load::{Traits, id_of};
-use crate::scenario::{Arrivals, Placement, Pool, Replica, SCENARIOS, Scenario, Size, Source};
+use crate::scenario::{Arrivals, Placement, Pool, Replica, SCENARIOS, Scenario, Size, Source, Swap};
 
 const POOL: Pool = Pool {
     id: "a",
@@ -151,4 +151,27 @@ fn a_move_from_nowhere_is_noticed() {
     let moved = |from: &str| Action::Moved { task: id_of(1), from: from.into(), to: "c".into(), misfit: false };
     told.0.acted(&moved("a")).unwrap();
     assert_eq!(told.0.acted(&moved("a")), Err(Broken::Story { task: 1 }));
+}
+
+/// LO-SWP-02, LO-SWP-03, LO-SWP-04: memory that is not there, engines that are ended under their tasks, starts before a load, and
+/// waits beyond the limit.
+#[test]
+fn a_swap_that_hurts_is_noticed() {
+    let mut told = Told::new();
+    told.0.took(0, 1, true).unwrap();
+    assert_eq!(told.0.took(0, 1, false), Err(Broken::OverCommitted { pool: "a", device: 1 }));
+    told.admitted(1, Batch, "a", 0).unwrap();
+    told.0.unloads(0).unwrap();
+    told.0.cold(0, true);
+    told.0.nothing_starts(0).unwrap();
+    assert_eq!(told.started(1, "a", None), Err(Broken::NotReady { pool: "a", task: 1 }));
+    let mut told = Told::new();
+    told.admitted(1, Batch, "a", 0).unwrap();
+    told.started(1, "a", None).unwrap();
+    assert_eq!(told.0.unloads(0), Err(Broken::Killed { pool: "a" }));
+    told.0.waited(0, 1, u64::MAX).unwrap();
+    let swap = Some(Swap { devices: &[], age_limit_ms: 10, is_sustainable: true });
+    let told = Checker::new(&Scenario { swap, ..SCENARIO });
+    told.waited(0, 1, 10).unwrap();
+    assert_eq!(told.waited(0, 1, 11), Err(Broken::TooLate { pool: "a", task: 1, wait_ms: 11 }));
 }

@@ -40,6 +40,7 @@ impl Report {
             starts_by_depth: DEPTHS.map(|(name, ahead)| (name, StartErrors::of(lives, ahead))).into(),
             on_time: deciles(lives, |life| Some(life.promise.filter(|promise| promise.is_measured)?.on_time)),
             on_time_at_start: deciles(lives, |life| life.on_time_at_start),
+            swap: None,
         }
     }
 }
@@ -48,7 +49,7 @@ const DEPTHS: [(&str, RangeInclusive<usize>); 4] =
     [("0", 0..=0), ("1-3", 1..=3), ("4-15", 4..=15), ("16-", 16..=usize::MAX)];
 
 impl Life {
-    fn completed(&self) -> bool {
+    pub(super) fn completed(&self) -> bool {
         self.fate == Some(Fate::Ended(End::Completed))
     }
 }
@@ -108,7 +109,7 @@ impl Moves {
 }
 
 impl Times {
-    fn of(times: &[f64]) -> Self {
+    pub(super) fn of(times: &[f64]) -> Self {
         let at = |share| quantile(times, share);
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
     }
@@ -131,7 +132,8 @@ impl Class {
             turnaround: Times::of(&turnarounds.collect::<Vec<f64>>()),
             max_over_mean: wait.max / mean(waits.iter().copied()).max(1.0),
             jain: least_fair(world, class),
-            next: Next::of(&lives),
+            // Where models are swapped, running tasks are not all that is waited for.
+            next: if world.scenario.swap.is_none() { Next::of(&lives) } else { None },
         })
     }
 }
@@ -184,7 +186,9 @@ impl StartErrors {
     /// Of the tasks with so many ahead at their admission.
     fn of(lives: &[Life], ahead: RangeInclusive<usize>) -> Self {
         let ratio = |life: &Life| {
-            let promise = life.promise.filter(|promise| promise.is_measured && ahead.contains(&promise.position))?;
+            let promise = life.promise.filter(|promise| {
+                promise.is_measured && promise.load_ms.is_none() && ahead.contains(&promise.position)
+            })?;
             let wait_ms = life.wait_ms().filter(|wait_ms| *wait_ms > 0)?;
             Some((promise.start_ms as f64 / wait_ms as f64, promise.foreseen_ms as f64 / wait_ms as f64))
         };

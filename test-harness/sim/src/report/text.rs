@@ -23,7 +23,8 @@ impl fmt::Display for Report {
         self.write_pools(f)?;
         self.write_starts(f)?;
         write_deciles(f, "on time, at admission", &self.on_time)?;
-        write_deciles(f, "on time, at start", &self.on_time_at_start)
+        write_deciles(f, "on time, at start", &self.on_time_at_start)?;
+        self.swap.as_ref().map_or(Ok(()), |swap| write!(f, "{swap}"))
     }
 }
 

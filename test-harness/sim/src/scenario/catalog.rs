@@ -3,18 +3,32 @@
 use api_types::Priority::{Batch, Interactive};
 use orchestrator_core::queue::FullPolicy;
 
-use super::{Arrivals, Fault, FaultKind, Placement, Pool, Replica, Scenario, Share, Size, Source};
+use super::{Arrivals, Fault, FaultKind, Placement, Pool, Replica, Scenario, Share, Size, Source, swapped};
 
 /// All of them.
-pub const SCENARIOS: &[Scenario] =
-    &[INTERACTIVE_BEHIND_BATCH, UNLIKE_POOLS, STEADY, MIXED, STORM, FAILURES, WEIGHTS, REPLICAS];
+pub const SCENARIOS: &[Scenario] = &[
+    INTERACTIVE_BEHIND_BATCH,
+    UNLIKE_POOLS,
+    STEADY,
+    MIXED,
+    STORM,
+    FAILURES,
+    WEIGHTS,
+    REPLICAS,
+    swapped::TRACE,
+    swapped::HOUSEHOLD,
+    swapped::OVERLOAD,
+    swapped::THRASH,
+];
 
 /// Long enough for every task, in milliseconds.
 const AMPLE: Size = Size::Fixed(24 * 60 * 60 * 1_000);
 
 /// A 24 GB card with an 8B model.
-const POOL: Pool = Pool {
+pub(super) const POOL: Pool = Pool {
     id: "gpu0",
+    model: "sim:model",
+    on_demand: None,
     replicas: &[REPLICA],
     prefill_tokens_per_s: 2_400.0,
     decode_tokens_per_s: 90.0,
@@ -30,11 +44,12 @@ const POOL: Pool = Pool {
     device_mask: None,
 };
 
-const REPLICA: Replica = Replica { slots: 1, speed: 1.0, vram_gib: 24 };
+pub(super) const REPLICA: Replica = Replica { slots: 1, speed: 1.0, vram_gib: 24 };
 
 /// A person at a chat: short answers, some of which run into the limit.
-const CHAT: Source = Source {
+pub(super) const CHAT: Source = Source {
     class: Interactive,
+    model: "sim:model",
     arrivals: Arrivals::Poisson { per_s: 0.1, clients: 8 },
     prompt: Size::Within(50, 3_000),
     limit: Size::OneOf(&[256, 512, 1_024]),
@@ -48,7 +63,7 @@ const CHAT: Source = Source {
 };
 
 /// A program that works through a list.
-const BULK: Source = Source {
+pub(super) const BULK: Source = Source {
     class: Batch,
     arrivals: Arrivals::Poisson { per_s: 0.1, clients: 4 },
     prompt: Size::Within(200, 6_000),
@@ -69,6 +84,7 @@ const INTERACTIVE_BEHIND_BATCH: Scenario = Scenario {
     faults: &[],
     tasks: 4_000,
     saturated: true,
+    swap: None,
 };
 
 const UNLIKE_POOLS: Scenario = Scenario {
@@ -91,6 +107,7 @@ const UNLIKE_POOLS: Scenario = Scenario {
     faults: &[],
     tasks: 4_000,
     saturated: true,
+    swap: None,
 };
 
 const STEADY: Scenario = Scenario {
@@ -110,6 +127,7 @@ const STEADY: Scenario = Scenario {
     faults: &[],
     tasks: 40_000,
     saturated: false,
+    swap: None,
 };
 
 const MIXED: Scenario = Scenario {
@@ -168,6 +186,7 @@ const MIXED: Scenario = Scenario {
     faults: &[],
     tasks: 10_000,
     saturated: false,
+    swap: None,
 };
 
 const STORM: Scenario = Scenario {
@@ -203,6 +222,7 @@ const STORM: Scenario = Scenario {
     faults: &[],
     tasks: 6_000,
     saturated: false,
+    swap: None,
 };
 
 const FAILURES: Scenario = Scenario {
@@ -236,6 +256,7 @@ const FAILURES: Scenario = Scenario {
     ],
     tasks: 8_000,
     saturated: false,
+    swap: None,
 };
 
 const CRASH: Fault =
@@ -252,6 +273,7 @@ const WEIGHTS: Scenario = Scenario {
     faults: &[],
     tasks: 4_000,
     saturated: true,
+    swap: None,
 };
 
 const REPLICAS: Scenario = Scenario {
@@ -273,4 +295,5 @@ const REPLICAS: Scenario = Scenario {
     faults: &[],
     tasks: 6_000,
     saturated: true,
+    swap: None,
 };

@@ -30,11 +30,29 @@ pub(crate) enum Event {
     FaultBegins(usize),
     /// Its end.
     FaultEnds(usize),
+    /// A plan is made of who is in memory.
+    Round,
+    /// A device is looked at.
+    Look(usize),
+    /// What was read of it is known.
+    Read { device: usize, free: u64, taken_ms: u64 },
+    /// The other program of a device takes or gives back memory.
+    Others(usize),
+    /// The driver gives back what an ended engine held.
+    Back { device: usize, bytes: u64 },
+    /// A pool's model and program are present, if this is still the same start.
+    Prepared(usize, u32),
+    /// An engine that loads takes a part of its memory, if it still is that engine.
+    Part(usize, u32),
+    /// It has loaded its model.
+    Loaded(usize, u32),
+    /// An engine has ended.
+    EngineEnded(usize, u32),
 }
 
 /// Events by time; those of one moment in the order in which they were added.
 #[derive(Default)]
-pub(super) struct Agenda {
+pub(crate) struct Agenda {
     heap: BinaryHeap<Reverse<Entry>>,
     added: u64,
 }
@@ -45,12 +63,12 @@ struct Entry {
 }
 
 impl Agenda {
-    pub(super) fn add(&mut self, at_ms: u64, event: Event) {
+    pub(crate) fn add(&mut self, at_ms: u64, event: Event) {
         self.heap.push(Reverse(Entry { key: (at_ms, self.added), event }));
         self.added += 1;
     }
 
-    pub(super) fn next(&mut self) -> Option<(u64, Event)> {
+    pub(crate) fn next(&mut self) -> Option<(u64, Event)> {
         self.heap.pop().map(|Reverse(entry)| (entry.key.0, entry.event))
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Promise {
     pub(crate) remainder_ms: u64,
     /// Hidden: when it would start by an informed forecast.
     pub(crate) foreseen_ms: u64,
+    /// Predicted time until its model is loaded, where it was not.
+    pub(crate) load_ms: Option<u64>,
 }
 
 /// A start on a replica.
@@ -108,7 +110,14 @@ impl Life {
         }
     }
 
-    pub(super) fn admitted(&mut self, admission: &Admission, remainder_ms: Option<u64>, foreseen_ms: u64, now_ms: u64) {
+    /// With what is really left of a running task, when it would start by an informed forecast, and when its model is said to be
+    /// loaded.
+    pub(super) fn admitted(
+        &mut self,
+        admission: &Admission,
+        (remainder_ms, foreseen_ms, load_ms): (Option<u64>, u64, Option<u64>),
+        now_ms: u64,
+    ) {
         self.not_before_ms = now_ms + admission.backoff_ms;
         self.promise = Some(Promise {
             at_ms: now_ms,
@@ -118,6 +127,7 @@ impl Life {
             is_measured: admission.prediction_is_measured,
             remainder_ms: remainder_ms.unwrap_or(0),
             foreseen_ms,
+            load_ms,
         });
     }
 
@@ -156,7 +166,7 @@ impl Life {
 
     /// What it costs on a pool.
     pub(crate) fn work(&self, pool: &Pool) -> Work {
-        Work::new(pool, self.traits.prompt_tokens, self.traits.tokens_out, self.traits.luck)
+        self.traits.work(pool)
     }
 
     /// What the daemon has measured of it.

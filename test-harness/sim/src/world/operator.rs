@@ -21,7 +21,7 @@ impl World {
         self.carry_out(&actions)
     }
 
-    fn carry_out(&mut self, actions: &[Action]) -> Result<(), Broken> {
+    pub(super) fn carry_out(&mut self, actions: &[Action]) -> Result<(), Broken> {
         for action in actions {
             self.said(action);
             self.checker.acted(action)?;

@@ -13,12 +13,12 @@ impl World {
         while let Some(dispatch) = self.scheduler.next_dispatch(self.now_ms) {
             self.said(&dispatch);
             self.checker.dispatched(&dispatch, self.now_ms)?;
-            self.start(&dispatch);
+            self.start(&dispatch)?;
         }
         self.checker.nothing_starts(self.now_ms)
     }
 
-    fn start(&mut self, dispatch: &Dispatch) {
+    fn start(&mut self, dispatch: &Dispatch) -> Result<(), Broken> {
         let task = number_of(dispatch.task_id);
         let pool = self.pool(&dispatch.pool_id);
         let replica = replica_of(dispatch).expect("the checker has looked at it");
@@ -36,6 +36,7 @@ impl World {
         } else {
             self.agenda.add(self.now_ms + REFUSED_MS, Event::Lost(task, attempt));
         }
+        self.checker.waited(pool, task, self.lives[task].wait_ms().unwrap_or(0))
     }
 
     /// Looks out for what happens next on an engine.

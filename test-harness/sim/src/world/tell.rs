@@ -9,7 +9,7 @@ use orchestrator_core::scheduler::{PoolSpec, ReplicaFacts, ReplicaSpec};
 use orchestrator_core::throttle::RateLimit;
 
 use crate::faults::Condition;
-use crate::load::{ENGINE, MODEL};
+use crate::load::ENGINE;
 use crate::scenario::{Pool, Scenario};
 
 /// Video memory that the model takes, in bytes.
@@ -35,7 +35,7 @@ fn spec(pool: &Pool) -> PoolSpec {
             .collect(),
         require_same_engine_version: true,
         engine: ENGINE,
-        models: vec![MODEL.to_owned()],
+        models: vec![pool.model.to_owned()],
         queue: QueueLimits {
             class_capacity: PerClass { interactive: None, batch: pool.batch_capacity },
             weights: pool.weights.and_then(weights),
