@@ -269,7 +269,9 @@ impl Round<'_> {
             if told != trouble {
                 scheduler.set_trouble(id, trouble);
             }
-            if lasting && failure.is_some() && view_is_closed(scheduler, id) {
+            // Nobody waits for a load that does not come.
+            let given_up = lasting || (tenant.swappable && tenant.state() == PoolState::Failed);
+            if given_up && failure.is_some() && view_is_closed(scheduler, id) {
                 self.actions.extend(scheduler.give_up(id, self.now_ms));
             }
             if !tenant.swappable || (matches!(tenant.stage(), Stage::Serving { .. }) && !tenant.fenced) {

@@ -23,7 +23,7 @@ use crate::plan::{StepKind, Steps};
 use crate::prepared::{EngineArtifact, PreparedEngine};
 use crate::progress::EngineProgress;
 use crate::provisioner::EngineProvisioner;
-use crate::setup::Setup;
+use crate::setup::{Setup, absolute};
 use crate::step::Step;
 use crate::unpack::{Kind, Limits, UnpackError, kind_by_content, unpack};
 
@@ -48,7 +48,7 @@ impl BinaryProvisioner {
             checksum: binary.checksum.as_str().parse().expect("the configuration holds digests only"),
             version: pool.provisioning.version.clone(),
             may_download: setup.may_download(pool),
-            root: binary.install_dir.clone().unwrap_or_else(|| setup.folder(pool.engine)),
+            root: binary.install_dir.as_deref().map_or_else(|| setup.folder(pool.engine), absolute),
             setup: setup.clone(),
         })
     }

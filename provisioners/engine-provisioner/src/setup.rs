@@ -53,8 +53,8 @@ impl Setup {
             [source, binary].into_iter().flatten()
         };
         Self {
-            cache_dir: config.engines.cache_dir.clone(),
-            other_dirs: config.pools.iter().flat_map(own).collect(),
+            cache_dir: absolute(&config.engines.cache_dir),
+            other_dirs: config.pools.iter().flat_map(own).map(|dir| absolute(&dir)).collect(),
             web,
             catalog,
             container_runtime: config.engines.container_runtime,
@@ -93,4 +93,9 @@ impl Setup {
     pub(crate) fn may_download(&self, pool: &Pool) -> bool {
         pool.provisioning.allow_binary_downloads.unwrap_or(self.outbound.allow_binary_downloads)
     }
+}
+
+/// The path as seen from any folder: engines are started in one of their own.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -27,7 +27,7 @@ use crate::prepared::{EngineArtifact, PreparedEngine};
 use crate::process::Run;
 use crate::progress::EngineProgress;
 use crate::provisioner::EngineProvisioner;
-use crate::setup::Setup;
+use crate::setup::{Setup, absolute};
 use crate::step::Step;
 use crate::tools::Tool;
 use crate::unpack::Kind;
@@ -64,7 +64,7 @@ impl SourceProvisioner {
                 fix: "set mode = \"container\", which is how it is published".to_owned(),
             });
         }
-        let root = source.build.cache_dir.clone().unwrap_or_else(|| setup.folder(pool.engine));
+        let root = source.build.cache_dir.as_deref().map_or_else(|| setup.folder(pool.engine), absolute);
         let checksum =
             source.checksum.as_ref().map(|it| it.as_str().parse().expect("the configuration holds digests only"));
         Ok(Self {
