@@ -363,6 +363,7 @@ impl Pool {
         if let Some(latency) = view.snapshot.first_token_ms {
             metrics.insert("first_token_ms".to_owned(), json!(latency));
         }
+        let trouble = view.snapshot.trouble.as_ref().map(|trouble| trouble.text.as_ref().to_owned());
         let health = PoolHealth {
             live: self.replicas.iter().any(|replica| replica.known().live),
             ready: self.is_ready() && barred.is_none() && !view.snapshot.draining,
@@ -382,6 +383,8 @@ impl Pool {
             Some(PoolState::Away) => {
                 PoolHealth { last_error: app.workers.complaint(&self.id).or(health.last_error), ..health }
             }
+            // What keeps it from ever being loaded.
+            Some(PoolState::Cold) => PoolHealth { last_error: health.last_error.or(trouble), ..health },
             _ => health,
         }
     }

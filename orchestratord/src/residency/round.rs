@@ -263,7 +263,11 @@ impl Round<'_> {
             let is_final =
                 report.is_some_and(|report| report.state == PoolState::Failed && report.next_attempt.is_none());
             let lasting = is_final || tenant.never.is_some();
-            let trouble = failure.map(|failure| Trouble { text: failure.to_string().into(), lasting });
+            let stopped = report.filter(|report| report.state == PoolState::Stopped);
+            let text = failure.map(ToString::to_string).or_else(|| {
+                stopped.map(|_| format!("somebody has stopped it; `llama-orch pools start {id}` starts it again"))
+            });
+            let trouble = text.map(|text| Trouble { text: text.into(), lasting });
             let view = scheduler.pool(id).map(|view| (view.snapshot.trouble.clone(), view.snapshot.cold));
             let Some((told, cold)) = view else { continue };
             if told != trouble {
