@@ -254,6 +254,14 @@ impl App {
         self.end(task, &Ending::Canceled { why: reason });
     }
 
+    /// Ends tasks, waiting or running, with the same error.
+    pub fn fail_all<'a>(self: &Arc<Self>, tasks: impl IntoIterator<Item = &'a Arc<Task>>, error: &ErrorEnvelope) {
+        for task in tasks {
+            self.scheduler().cancel(task.id(), self.clock.now_ms());
+            self.end(task, &Ending::Failed(error.clone()));
+        }
+    }
+
     /// Ends a task: counts, settles, logs, records, and seals its stream. Of several callers only the first does anything.
     /// The end of a journaled task is in `state.db` before anybody is told of it, so that no task that was seen to end runs
     /// again after a crash.

@@ -8,7 +8,6 @@ use api_types::ModelId;
 use super::Barred;
 use crate::app::App;
 use crate::narrate;
-use crate::task::Ending;
 
 /// Longest time until deadlines are looked at again, whatever happens to the wall clock meanwhile.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -45,10 +44,7 @@ impl App {
         }
         narrate::retired(model, left.len());
         let refusal = Barred::Retired { until_ms: None }.refusal(model);
-        for task in left {
-            self.scheduler().cancel(task.id(), self.clock.now_ms());
-            self.end(task, &Ending::Failed(refusal.clone()));
-        }
+        self.fail_all(left, &refusal);
         self.dispatch();
     }
 }

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Pool, Served, probe};
 use crate::app::App;
 use crate::narrate;
-use crate::task::Ending;
 use crate::wire::{int, long};
 
 /// The daemon, as the pool manager sees it.
@@ -178,18 +177,15 @@ impl App {
         let living = self.tasks.living();
         let left: Vec<_> = living.iter().filter(runs_there).collect();
         narrate::drain_cut(pool, left.len());
-        for task in left {
-            self.scheduler().cancel(task.id(), self.clock.now_ms());
-            let error = ErrorEnvelope {
-                retry_after_ms: Some(1000),
-                pool_id: Some(pool.id.to_string()),
-                ..ErrorEnvelope::new(
-                    ErrorKind::PoolUnready,
-                    "the pool was drained and the task did not end by the deadline; submit it again, another pool may take it",
-                )
-            };
-            self.end(task, &Ending::Failed(error));
-        }
+        let error = ErrorEnvelope {
+            retry_after_ms: Some(1000),
+            pool_id: Some(pool.id.to_string()),
+            ..ErrorEnvelope::new(
+                ErrorKind::PoolUnready,
+                "the pool was drained and the task did not end by the deadline; submit it again, another pool may take it",
+            )
+        };
+        self.fail_all(left, &error);
     }
 }
 

@@ -187,7 +187,7 @@ impl Driver {
                 let of = self.engine.as_ref().map_or(0, |running| running.ticket);
                 self.tell(Event::Probed(of, probe)).await;
                 let gap = match self.machine.probing() {
-                    Probing::Seldom => Duration::from_millis(self.setup.supervision.probe_interval_ms),
+                    Probing::Seldom => self.setup.supervision.probe_interval(),
                     Probing::Often | Probing::Not => PULSE,
                 };
                 self.probe_at = Instant::now() + gap;
@@ -350,7 +350,7 @@ impl Driver {
     /// Asks the engine how it is.
     fn ask(&mut self) {
         let (host, id) = (Arc::clone(&self.setup.host), self.setup.id.clone());
-        let limit = Duration::from_millis(self.setup.supervision.probe_timeout_ms);
+        let limit = self.setup.supervision.probe_timeout();
         self.probe = Some(Box::pin(async move { timeout(limit, host.probe(&id)).await.unwrap_or(Probe::Silent) }));
     }
 
