@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_api::retry::{Idempotency, with_retries};
-use adapter_api::{Job, TokenStream, WorkerAdapter, WorkerError, WorkerHealth, WorkerProps};
+use adapter_api::{Job, SlotFile, SlotView, TokenStream, WorkerAdapter, WorkerError, WorkerHealth, WorkerProps};
 use api_types::{Engine, PoolId, ReplicaId, TaskId};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -288,6 +288,42 @@ impl AdapterHost {
         job: &Job,
     ) -> Result<Option<u32>, WorkerError> {
         self.registry.find(pool, replica)?.adapter.count_tokens(job).await
+    }
+
+    /// Every slot of a replica's engine, when it has a way to tell.
+    ///
+    /// # Errors
+    /// What the adapter reports; nothing bound there is `PoolUnavailable`.
+    pub async fn slots(&self, pool: &PoolId, replica: &ReplicaId) -> Result<Option<Vec<SlotView>>, WorkerError> {
+        self.registry.find(pool, replica)?.adapter.slots().await
+    }
+
+    /// Has a replica's engine write what a slot remembers to a file ([`WorkerAdapter::save_slot`]).
+    ///
+    /// # Errors
+    /// As [`AdapterHost::slots`].
+    pub async fn save_slot(
+        &self,
+        pool: &PoolId,
+        replica: &ReplicaId,
+        slot: u32,
+        file: &str,
+    ) -> Result<Option<SlotFile>, WorkerError> {
+        self.registry.find(pool, replica)?.adapter.save_slot(slot, file).await
+    }
+
+    /// Has a replica's engine take up what a slot is to remember from a file ([`WorkerAdapter::restore_slot`]).
+    ///
+    /// # Errors
+    /// As [`AdapterHost::slots`].
+    pub async fn restore_slot(
+        &self,
+        pool: &PoolId,
+        replica: &ReplicaId,
+        slot: u32,
+        file: &str,
+    ) -> Result<Option<SlotFile>, WorkerError> {
+        self.registry.find(pool, replica)?.adapter.restore_slot(slot, file).await
     }
 }
 

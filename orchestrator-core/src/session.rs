@@ -5,6 +5,7 @@
 //! no task uses more than it reserved.
 
 mod budget;
+mod prefix;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use api_types::{ErrorKind, PolicyLabel, PoolId, ReplicaId, SessionId, TaskId};
 
 use crate::Refusal;
 use budget::{Account, Allowance, Amount};
+pub use prefix::{Prefix, Tail};
 
 /// What a session may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -162,6 +164,8 @@ struct Session {
     running: u32,
     account: Account,
     warmth: Option<Warmth>,
+    /// The warmth that it had when its engine ended, which may have put away what it held.
+    cooled: Option<Warmth>,
 }
 
 /// Where a session's prefix is.
@@ -170,6 +174,8 @@ struct Warmth {
     home: Home,
     /// When it last streamed a first token.
     since_ms: u64,
+    /// What the engine holds of it, once its task has ended and the engine has told.
+    tail: Option<Tail>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -275,13 +281,13 @@ impl Sessions {
     /// session is gone.
     pub fn mark_warm(&mut self, task: TaskId, home: Home, now_ms: u64) -> bool {
         let session = self.reservations.get(&task).and_then(|reservation| alive(&mut self.sessions, reservation));
-        let warmth = Warmth { home, since_ms: now_ms };
-        session.map(|session| session.warmth = Some(warmth)).is_some()
+        let warmth = Warmth { home, since_ms: now_ms, tail: None };
+        session.map(|session| (session.warmth, session.cooled) = (Some(warmth), None)).is_some()
     }
 
     /// Notes that the session's prefix is lost. `false` when there is no such session.
     pub fn mark_cold(&mut self, id: SessionId) -> bool {
-        self.sessions.get_mut(&id).map(|session| session.warmth = None).is_some()
+        self.sessions.get_mut(&id).map(|session| (session.warmth, session.cooled) = (None, None)).is_some()
     }
 
     /// Notes that a worker was lost under the session. KV never moves between workers, so its prefix is lost, and its
@@ -289,7 +295,7 @@ impl Sessions {
     /// session.
     pub fn fail_over(&mut self, id: SessionId) -> bool {
         let reset = |session: &mut Session| {
-            session.warmth = None;
+            (session.warmth, session.cooled) = (None, None);
             session.account.forgive();
         };
         self.sessions.get_mut(&id).map(reset).is_some()
@@ -318,7 +324,7 @@ impl Sessions {
     /// last first token is too long ago (ORCH-3480).
     pub fn affinity(&mut self, id: SessionId, now_ms: u64) -> Option<Home> {
         self.prune(now_ms);
-        let ttl_ms = self.limits.affinity_ttl_ms.unwrap_or(self.limits.ttl_ms);
+        let ttl_ms = self.affinity_ttl_ms();
         let session = self.sessions.get_mut(&id)?;
         session.warmth.take_if(|warmth| warmth.since_ms.saturating_add(ttl_ms) <= now_ms);
         session.warmth.as_ref().map(|warmth| warmth.home.clone())
@@ -361,7 +367,15 @@ impl Sessions {
             self.expiries.insert((expires_ms, id));
         }
         let serial = self.begun;
-        let new = || Session { serial, expires_ms, turns: 0, running: 0, account: Account::default(), warmth: None };
+        let new = || Session {
+            serial,
+            expires_ms,
+            turns: 0,
+            running: 0,
+            account: Account::default(),
+            warmth: None,
+            cooled: None,
+        };
         self.sessions.entry(id).or_insert_with(new)
     }
 

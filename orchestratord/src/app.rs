@@ -27,6 +27,7 @@ use crate::journal;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::narrate;
+use crate::parking::Parking;
 use crate::pools::{Pool, Pools, rate_limit};
 use crate::residency::Residency;
 use crate::runner;
@@ -73,6 +74,8 @@ pub struct App {
     pub residency: Residency,
     /// Other hosts that run engines.
     pub workers: Workers,
+    /// What engines hold of sessions while they are unloaded.
+    pub parking: Parking,
     scheduler: Mutex<Scheduler>,
     sessions: Mutex<Sessions>,
     throttle: Mutex<Throttle>,
@@ -146,6 +149,7 @@ impl App {
             manager,
             residency,
             workers: Workers::new(&config),
+            parking: Parking::open(&config),
             scheduler: Mutex::new(scheduler),
             sessions: Mutex::new(sessions),
             throttle: Mutex::new(Throttle::new(&config)),

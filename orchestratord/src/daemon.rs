@@ -271,6 +271,7 @@ async fn stop_managed(app: &Arc<App>) {
     let managers = app.pools.iter().filter_map(|pool| pool.manager());
     join_all(managers.map(PoolHandle::shut_down)).await;
     app.manager.ended().await;
+    app.parking.close();
 }
 
 /// Gives every replica of every external pool its adapter and starts its probe.
@@ -319,6 +320,7 @@ async fn housekeeping(app: &App) {
         let now_ms = app.clock.now_ms();
         app.tasks.prune(now_ms, app.config.stream.retain_ms);
         app.sessions().prune(now_ms);
+        app.sweep_parked();
     }
 }
 

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod models;
 pub mod narrate;
 pub mod page;
+pub mod parking;
 pub mod pools;
 pub mod residency;
 pub mod runner;

@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::parking::Outcome;
 use crate::task::{CancelReason, EndedTask};
 use crate::wire::long;
 
@@ -50,6 +51,7 @@ pub const NAMES: &[&str] = &[
     "pool_preloads_total",
     "pool_unloads_total",
     "pool_load_ms",
+    "kv_parked_total",
     "gpu_utilization",
     "vram_used_bytes",
     "sessions_active",
@@ -203,6 +205,7 @@ pub struct Metrics {
     drains: Family<PoolReason, Counter>,
     unloads: Family<PoolReason, Counter>,
     loads: Family<PoolOnly, Histogram, fn() -> Histogram>,
+    kv_parked: Family<PoolOutcome, Counter>,
     restarts: Family<PoolOnly, Counter>,
     preloads: Family<PoolOutcome, Counter>,
     gpu_utilization: Family<ReplicaDevice, Gauge>,
@@ -291,6 +294,7 @@ impl Metrics {
             drains: Family::default(),
             unloads: Family::default(),
             loads: Family::new_with_constructor(|| Histogram::new(LOAD_BUCKETS_MS)),
+            kv_parked: Family::default(),
             restarts: Family::default(),
             preloads: Family::default(),
             gpu_utilization: Family::default(),
@@ -451,6 +455,11 @@ impl Metrics {
         self.loads.get_or_create(&PoolOnly { pool_id: pool.into() }).observe(millis(took_ms));
     }
 
+    /// What became of what a pool's engine held of a session, when it was unloaded or loaded again.
+    pub fn kv_parked(&self, pool: &str, outcome: Outcome) {
+        self.kv_parked.get_or_create(&PoolOutcome { pool_id: pool.into(), outcome: outcome.label() }).inc();
+    }
+
     /// A pool's engine was started again after a failure, so many times more.
     pub fn restarted(&self, pool: &str, times: u32) {
         self.restarts.get_or_create(&PoolOnly { pool_id: pool.into() }).inc_by(times.into());
@@ -553,6 +562,7 @@ impl Metrics {
         registry.register("pool_restarts", "Starts of an engine after a failure", self.restarts.clone());
         registry.register("pool_unloads", "Engines unloaded to free memory", self.unloads.clone());
         registry.register("pool_load_ms", "Memory promised to tasks taken, in ms", self.loads.clone());
+        registry.register("kv_parked", "Sessions' KV put away and taken up again", self.kv_parked.clone());
         registry.register("pool_preloads", "Starts of engines by their outcome", self.preloads.clone());
         registry.register(
             "gpu_utilization",

@@ -20,6 +20,7 @@ use pool_managerd::pool::PoolReport;
 use state_db::WriteError;
 use tracing::{Level, debug, info};
 
+use crate::parking::Round;
 use crate::pools::{Pool, Replica, Served};
 use crate::residency::Unloaded;
 use crate::task::{Caller, EndedTask, Ending, Task};
@@ -373,6 +374,38 @@ pub fn unloads(pool: &Pool, why: Unloaded<'_>) {
         Unloaded::Unwanted => {
             narrate_as(format_args!("pool {id} is not loaded after all: nobody waits for it any more"));
         }
+    }
+}
+
+/// An engine has put away what it holds of sessions, before its unload.
+pub fn parked(pool: &Pool, round: &Round) {
+    tell_of_kv(pool, "park", "has put away the KV of", round);
+}
+
+/// An engine has taken up what was put away.
+pub fn unparked(pool: &Pool, round: &Round) {
+    tell_of_kv(pool, "unpark", "has taken up the KV of", round);
+}
+
+fn tell_of_kv(pool: &Pool, action: &'static str, what: &str, round: &Round) {
+    let (served, id, Round { done, bytes, failed, why }) = (pool.served(), &pool.id, round);
+    if (*done, *failed) == (0, 0) {
+        return;
+    }
+    let mib = bytes.div_ceil(1 << 20);
+    let tell = |level: Level, human: std::fmt::Arguments<'_>| {
+        let narration = Narration::new(Actor::PoolManager, action, human);
+        narrate(level, &about_pool(pool, &served, &pool.replicas()[0].id, narration));
+    };
+    match why {
+        None => tell(Level::INFO, format_args!("the engine of pool {id} {what} {done} sessions ({mib} MiB)")),
+        Some(why) => tell(
+            Level::WARN,
+            format_args!(
+                "the engine of pool {id} {what} {done} sessions ({mib} MiB) and failed for {failed}, which cost a prompt \
+                 each: {why}"
+            ),
+        ),
     }
 }
 

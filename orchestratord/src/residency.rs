@@ -117,6 +117,11 @@ impl Residency {
         self.nudge();
     }
 
+    /// The model that memory was asked for last.
+    pub fn model_of(&self, pool: &PoolId) -> Option<StagedModel> {
+        self.lock().tenant(pool)?.model.clone()
+    }
+
     /// Share of a pool's load that is done, 0 to 1, by what such loads take; `None` while it does not load.
     pub fn progress(&self, pool: &PoolId, now_ms: u64) -> Option<f64> {
         self.lock().tenant(pool)?.progress(now_ms)

@@ -15,7 +15,7 @@ use api_types::{DeterminismLevel, ErrorEnvelope, ErrorKind, PolicyLabel};
 use config_schema::Stream as StreamConfig;
 use orchestrator_core::Refusal;
 use orchestrator_core::scheduler::Dispatch;
-use orchestrator_core::session::Home;
+use orchestrator_core::session::{Home, Tail};
 use tokio::time::Instant;
 use transcript::Writer;
 
@@ -304,7 +304,13 @@ impl Run<'_> {
     fn completed(&self, finish: Option<Finish>) -> Ending {
         pools::tried(self.app, self.pool, self.replica);
         match finish {
-            Some(Finish { reason, usage }) => Ending::Completed { reason, usage },
+            Some(Finish { reason, usage }) => {
+                if let (Some(read), Some(written)) = (usage.tokens_in, usage.tokens_out) {
+                    let tail = Tail { slot: usage.slot, tokens: u64::from(read) + u64::from(written) };
+                    self.app.sessions().hold(self.task.id(), tail);
+                }
+                Ending::Completed { reason, usage }
+            }
             None => Ending::failed(ErrorKind::Internal, "the engine's adapter ended a stream without its result"),
         }
     }

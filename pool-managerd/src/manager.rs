@@ -98,7 +98,8 @@ impl Manager {
         for pool in managed {
             let devices = monitor.as_ref().map_or_else(no_reading, Monitor::state);
             let (guard, instance) = (guard.clone(), instance.clone());
-            let tools = Tools { setup: setup.clone(), devices, guard, run_dir: run_dir.clone(), instance };
+            let (setup, run_dir, parks_kv) = (setup.clone(), run_dir.clone(), config.swap.kv_cache_mb > 0);
+            let tools = Tools { setup, devices, guard, run_dir, instance, parks_kv };
             let (bytes, files) = (config.engines.log_max_bytes.get(), config.engines.log_files.get());
             let files = usize::try_from(files).unwrap_or(usize::MAX);
             let log = EngineLog::open(&data_dir.join("logs"), pool.id.as_str(), bytes, files)?;

@@ -8,10 +8,11 @@ mod native;
 mod port;
 
 use std::ffi::OsString;
+use std::fs::{DirBuilder, Permissions};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_types::{DeterminismLevel, EnginePlan, PoolFault};
+use api_types::{DeterminismLevel, EnginePlan, PoolFault, PoolId};
 use async_trait::async_trait;
 use config_schema::{EngineUrl, Pool};
 use container_runtime::Mount;
@@ -20,7 +21,8 @@ use engine_provisioner::{
     Setup, StepKind, Tool, command_line, provider_for, serves_sockets,
 };
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +49,7 @@ pub struct HostWorkshop {
     guard: GuardProgram,
     run_dir: PathBuf,
     instance: String,
+    parks_kv: bool,
     log: EngineLog,
     /// What the last look at the devices found, and the engine that was prepared for them.
     mask: Mutex<Option<DeviceMask>>,
@@ -66,14 +69,18 @@ pub struct Tools {
     pub run_dir: PathBuf,
     /// Under which containers of this data directory are found again.
     pub instance: String,
+    /// Whether engines that are unloaded put away what they hold of sessions.
+    pub parks_kv: bool,
 }
 
 impl HostWorkshop {
     /// The workshop of a pool, whose engine's output goes to `log`.
     #[must_use]
     pub fn new(pool: Pool, tools: Tools, log: EngineLog) -> Self {
-        let Tools { setup, devices, guard, run_dir, instance } = tools;
-        Self { pool, setup, devices, guard, run_dir, instance, log, mask: Mutex::default(), prepared: Mutex::default() }
+        let Tools { setup, devices, guard, run_dir, instance, parks_kv } = tools;
+        let parks_kv = parks_kv && pool.parks_kv();
+        let (mask, prepared) = (Mutex::default(), Mutex::default());
+        Self { pool, setup, devices, guard, run_dir, instance, parks_kv, log, mask, prepared }
     }
 
     /// The devices that the pool was last found to have.
@@ -119,11 +126,31 @@ impl HostWorkshop {
         }
     }
 
+    /// The folder of the engine's saved slots. Without one that can be used the engine starts all the same.
+    fn slot_files(&self) -> Option<PathBuf> {
+        let folder = kv_folder(&self.run_dir, &self.pool.id);
+        let made = self.parks_kv.then(|| {
+            let folder = std::path::absolute(folder)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+            Ok::<_, std::io::Error>(folder)
+        })?;
+        made.inspect_err(|error| self.log.note(&format!("sessions cannot be kept while it is unloaded: {error}"))).ok()
+    }
+
     fn split(&self) -> Option<&[f32]> {
         self.pool.tensor_split.as_deref()
     }
 
-    fn launch(&self, model: &StagedModel, mask: &DeviceMask, listen: Listen, served_from: String) -> Launch {
+    /// `slot_files` is the folder of its saved slots, as the engine sees it.
+    fn launch(
+        &self,
+        model: &StagedModel,
+        mask: &DeviceMask,
+        listen: Listen,
+        served_from: String,
+        slot_files: Option<String>,
+    ) -> Launch {
         Launch {
             model: served_from,
             served_name: model.reference.clone(),
@@ -135,6 +162,7 @@ impl HostWorkshop {
             gpus: NonZeroUsize::new(mask.devices().len()).unwrap_or(NonZeroUsize::MIN),
             tensor_split: self.pool.tensor_split.clone(),
             strict: self.pool.determinism() == DeterminismLevel::Strict,
+            slot_files,
         }
     }
 }
@@ -184,7 +212,9 @@ impl Workshop for HostWorkshop {
                     Listen::Socket(path) => format!("unix:{}", path.display()),
                 };
                 let environment = environment(&self.pool, &prepared);
-                let launch = self.launch(model, &mask, listen.clone(), model.path.display().to_string());
+                let slot_files = self.slot_files().map(|folder| folder.display().to_string());
+                let served_from = model.path.display().to_string();
+                let launch = self.launch(model, &mask, listen.clone(), served_from, slot_files);
                 let arguments = command_line(&prepared, &launch)
                     .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
                 (native::start(self, program, arguments, environment, &prepared, listen).await?, endpoint)
@@ -199,6 +229,12 @@ impl Workshop for HostWorkshop {
             .map_err(|error| Failure::new(PoolFault::SpawnFailed, format!("the engine's address is none: {error}")))?;
         Ok(Started { engine, endpoint })
     }
+}
+
+/// The folder in `run_dir` of a pool's saved slots.
+#[must_use]
+pub fn kv_folder(run_dir: &Path, pool: &PoolId) -> PathBuf {
+    run_dir.join("kv").join(pool.as_str())
 }
 
 pub(crate) fn resolve(pool: &Pool, reading: &Reading) -> Result<DeviceMask, Failure> {

@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, default=1, help="slots")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--embedding", action="store_true", help="serve embeddings (mean pooling)")
+    parser.add_argument("--slot-save-path", type=Path, help="folder that slots are saved to")
     return parser.parse_args()
 
 
@@ -47,6 +48,9 @@ def server_parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
     parameters.endpoint_metrics = True
     parameters.endpoint_slots = True
     parameters.endpoint_props = True
+    if options.slot_save_path:
+        # The server puts the file's name behind it as it is.
+        parameters.slot_save_path = f"{options.slot_save_path}/"
     if options.embedding:
         parameters.embedding = True
         parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

@@ -161,6 +161,15 @@ impl Pool {
     pub fn is_kept(&self) -> bool {
         self.keep.unwrap_or(self.activation == Activation::Preload)
     }
+
+    /// Whether its engine is unloaded at times, and can put away what it holds of sessions (LO-SWP-07). A strict pool's engine
+    /// holds nothing, and what one of another host holds is not asked for.
+    #[must_use]
+    pub fn parks_kv(&self) -> bool {
+        let is_unloaded = self.activation == Activation::OnDemand || !self.is_kept();
+        let has_cache = self.determinism() == DeterminismLevel::BestEffort;
+        self.is_managed_here() && self.engine == Engine::Llamacpp && is_unloaded && has_cache
+    }
 }
 
 fn one() -> NonZeroU32 {

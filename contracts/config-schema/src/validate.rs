@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::load::Findings;
-use crate::{AdmissionPolicy, Config, Outbound, OutboundMode, Server, Sessions, Stream};
+use crate::{AdmissionPolicy, Config, Outbound, OutboundMode, Server, Sessions, Stream, Swap};
 
 pub(crate) fn validate(config: &Config, has_token: bool, findings: &mut Findings) {
     server(&config.server, has_token, findings);
@@ -18,6 +18,10 @@ pub(crate) fn validate(config: &Config, has_token: bool, findings: &mut Findings
     outbound(&config.policy.outbound, findings);
     if config.swap.age_limit_ms == 0 {
         findings.problem("swap.age_limit_ms", "must be at least 1");
+    }
+    if config.swap.kv_cache_mb > Swap::KV_CACHE_MB_MAX {
+        let most = Swap::KV_CACHE_MB_MAX;
+        findings.problem("swap.kv_cache_mb", format!("at most {most}; it is in MiB, and 0 keeps nothing"));
     }
     worker::validate(config, has_token, findings);
     pools::validate(config, findings);

@@ -1,11 +1,14 @@
 //! How long sessions last, what they remember, and what they may use.
 
+mod prefix;
 mod random;
 
 use api_types::TaskId;
 use proptest::prelude::*;
 
-use super::{Ask, Budgets, ErrorKind, Home, PolicyLabel, Refusal, SessionId, SessionLimits, Sessions, Turn, Used};
+use super::{
+    Ask, Budgets, ErrorKind, Home, PolicyLabel, Refusal, SessionId, SessionLimits, Sessions, Tail, Turn, Used,
+};
 
 const LIMITS: SessionLimits = SessionLimits {
     ttl_ms: 1_000,

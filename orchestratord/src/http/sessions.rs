@@ -41,6 +41,7 @@ pub(super) async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) 
     match body::id::<SessionId>(&id, "session") {
         Ok(id) => {
             app.sessions().delete(id);
+            app.sweep_parked();
             StatusCode::NO_CONTENT.into_response()
         }
         Err(refusal) => respond::error(refusal),

@@ -47,6 +47,7 @@ impl DaemonHost {
         self.app.host.bind(pool.id.clone(), replica.id.clone(), adapter, pool.call_policy());
         // Whatever is known is of the engine before.
         replica.forget();
+        self.app.engine_bound(pool);
     }
 
     /// Nothing is known of the engine of a managed pool any more.
@@ -80,9 +81,13 @@ impl Host for DaemonHost {
         self.app.residency.reserve(self.pool(pool), model, activity, cancel, takes_over).await
     }
 
-    async fn park(&self, _: &PoolId) {}
+    async fn park(&self, pool: &PoolId) {
+        self.app.park(self.pool(pool)).await;
+    }
 
-    async fn unpark(&self, _: &PoolId) {}
+    async fn unpark(&self, pool: &PoolId) {
+        self.app.unpark(self.pool(pool)).await;
+    }
 
     fn bind(&self, pool: &PoolId, endpoint: &EngineUrl) -> Result<(), Failure> {
         let pool = self.pool(pool);
@@ -111,6 +116,7 @@ impl Host for DaemonHost {
 
     fn open(&self, pool: &PoolId, model: &str) {
         let pool = self.pool(pool);
+        self.app.engine_serves(pool);
         pool.serve(model);
         let now_ms = self.app.clock.now_ms();
         let mut actions = self.app.scheduler().serve_models(&pool.id, vec![model.to_owned()], now_ms);
@@ -130,6 +136,7 @@ impl Host for DaemonHost {
         let pool = self.pool(pool);
         pool.tell_of_change(&self.app, report);
         probe::look_again(&self.app, pool, &pool.replicas()[0]);
+        self.app.engine_may_be_gone(pool, report);
         self.app.engine_changed(pool, report);
         self.app.feed.tell(FeedEvent::Pool, || pool.status(&self.app));
     }
@@ -189,6 +196,19 @@ impl App {
     }
 }
 
+/// Whether a pool that stands so has a process of its engine.
+pub const fn has_process(state: PoolState) -> bool {
+    !matches!(
+        state,
+        PoolState::Cold
+            | PoolState::Stopped
+            | PoolState::Preparing
+            | PoolState::BackingOff
+            | PoolState::Failed
+            | PoolState::Away
+    )
+}
+
 impl Pool {
     /// Tests the engine that is bound to it. One that generates no text is only asked how it is.
     async fn self_test(&self, app: &App) -> Result<(), Failure> {
@@ -241,15 +261,7 @@ impl Pool {
         };
         let wait = report.next_attempt.map(|at| at.saturating_duration_since(Instant::now()));
         let (activity, progress) = report.activity.clone().unzip();
-        let has_process = !matches!(
-            report.state,
-            PoolState::Cold
-                | PoolState::Stopped
-                | PoolState::Preparing
-                | PoolState::BackingOff
-                | PoolState::Failed
-                | PoolState::Away
-        );
+        let has_process = has_process(report.state);
         PoolHealth {
             live: health.live && has_process,
             draining: health.draining || report.state == PoolState::Draining,

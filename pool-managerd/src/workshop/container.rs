@@ -28,6 +28,8 @@ use crate::logs::{EngineLog, Source};
 use crate::pool::{Engine, Sign, StagedModel};
 use crate::process::{Ended, Exit};
 
+/// Where the folder of saved slots is in the container.
+const SLOT_FILES: &str = "/kv";
 /// Where the model's folder is in the container.
 const MODELS: &str = "/models";
 /// Shared memory of engines that run on several GPUs, and of those that pass tensors between processes.
@@ -132,7 +134,10 @@ impl Plan<'_> {
             ContainerNetwork::Host => (Network::Host, Ipv4Addr::LOCALHOST),
         };
         let (mount, inside) = mounted(&self.model.path)?;
-        let launch = workshop.launch(self.model, self.mask, Listen::Tcp((listens, port).into()), inside);
+        let slot_files = workshop.slot_files();
+        let slot_files_inside = slot_files.as_ref().map(|_| SLOT_FILES.to_owned());
+        let listens = Listen::Tcp((listens, port).into());
+        let launch = workshop.launch(self.model, self.mask, listens, inside, slot_files_inside);
         let command = command_line(self.prepared, &launch)
             .map_err(|error| Failure::new(PoolFault::Unsupported, error.to_string()))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -150,6 +155,7 @@ impl Plan<'_> {
         let own = self.prepared.env.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
         spec.env = passed.chain(own).collect();
         spec.mounts = vec![mount];
+        spec.mounts.extend(slot_files.map(|folder| Mount::read_write(folder, SLOT_FILES)));
         spec.shm_bytes = (pool.engine != EngineKind::Llamacpp).then_some(SHM_BYTES);
         spec.stop_grace = pool.supervision.stop_grace();
         spec.labels = BTreeMap::from([(PORT.to_owned(), port.to_string())]);

@@ -67,6 +67,8 @@ pub struct Launch {
     pub tensor_split: Option<Vec<f32>>,
     /// Whether equal requests must give equal bytes.
     pub strict: bool,
+    /// Folder, as the engine's process sees it, of the files that its slots are saved to, if they shall be. It must exist.
+    pub slot_files: Option<String>,
 }
 
 /// A flag or variable that a pool must not give its engine. Each says what to do.
@@ -176,6 +178,7 @@ enum Value {
     Slots,
     Gpus,
     TensorSplit,
+    SlotFiles,
 }
 
 /// When an argument is given. One whose value is not there is left out in any case.
@@ -303,6 +306,7 @@ impl Value {
             Self::CtxOfAll => Some((u64::from(launch.ctx?.get()) * u64::from(launch.slots.get())).to_string()),
             Self::Slots => Some(launch.slots.to_string()),
             Self::Gpus => Some(launch.gpus.to_string()),
+            Self::SlotFiles => Some(launch.slot_files.clone()?),
             Self::TensorSplit => {
                 let split = launch.tensor_split.as_ref()?;
                 Some(split.iter().map(f32::to_string).collect::<Vec<_>>().join(","))

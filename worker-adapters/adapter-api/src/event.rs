@@ -71,6 +71,8 @@ pub struct Usage {
     pub prefill_ms: Option<f64>,
     /// Time the engine spent on the output, in milliseconds.
     pub decode_ms: Option<f64>,
+    /// The slot it ran in, which holds what it read and wrote until another task runs there.
+    pub slot: Option<u32>,
 }
 
 /// Whether more is to come.

@@ -12,4 +12,4 @@ mod worker;
 pub use error::WorkerError;
 pub use event::{Finish, Progress, StreamState, TokenEvent, TokenStream, Usage, next_events};
 pub use job::Job;
-pub use worker::{WorkerAdapter, WorkerHealth, WorkerProps};
+pub use worker::{SlotFile, SlotView, WorkerAdapter, WorkerHealth, WorkerProps};

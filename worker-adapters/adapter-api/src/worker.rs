@@ -35,6 +35,26 @@ pub struct WorkerProps {
     pub features: Vec<String>,
 }
 
+/// A slot of an engine, and how much of a prompt it remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: u32,
+    /// Whether it works on something.
+    pub busy: bool,
+    /// Tokens whose KV it holds; `None` when the engine does not tell.
+    pub tokens: Option<u64>,
+}
+
+/// What an engine says of a slot whose KV it has written to a file, or read from one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotFile {
+    /// Tokens whose KV it is; 0 for a slot that held nothing.
+    pub tokens: u64,
+    /// Size of what was written or read, in bytes.
+    pub bytes: u64,
+}
+
 /// One engine (ADAPT-3000). Every call is bounded in time by the adapter's own configuration, and every future may be
 /// dropped at any time.
 #[async_trait]
@@ -70,6 +90,25 @@ pub trait WorkerAdapter: Send + Sync {
     /// Number of slots that the engine works in now, whoever gave it the work; `None` when it has no way to tell. An engine
     /// may notice a dropped stream late, and its slot is not free before.
     async fn busy_slots(&self) -> Result<Option<u32>, WorkerError> {
+        Ok(None)
+    }
+
+    /// Every slot of the engine and how much each remembers; `None` when it has no way to tell.
+    async fn slots(&self) -> Result<Option<Vec<SlotView>>, WorkerError> {
+        Ok(None)
+    }
+
+    /// Has the engine write what a slot remembers to a file, which then is whole. `file` is a plain name in the folder that the
+    /// engine was started with for that; a file of that name is replaced. `None` when the engine has no way to do it. The caller
+    /// sets the time limit; an engine goes on writing after a dropped future.
+    async fn save_slot(&self, _slot: u32, _file: &str) -> Result<Option<SlotFile>, WorkerError> {
+        Ok(None)
+    }
+
+    /// Has the engine take up from such a file what a slot is to remember, in place of what it remembered. After an error the
+    /// slot remembers nothing. Only a file that the same build wrote for the same model and context is to be given: an engine
+    /// need not notice. `None` when the engine has no way to do it.
+    async fn restore_slot(&self, _slot: u32, _file: &str) -> Result<Option<SlotFile>, WorkerError> {
         Ok(None)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use adapter_api::{Job, TokenStream, WorkerAdapter, WorkerError, WorkerHealth, WorkerProps};
+use adapter_api::{Job, SlotFile, SlotView, TokenStream, WorkerAdapter, WorkerError, WorkerHealth, WorkerProps};
 use api_types::{Engine, Workload};
 use async_trait::async_trait;
 use http_util::control::Answer;
@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use crate::chat::ChatDecoder;
 use crate::completion::CompletionDecoder;
 use crate::config::{LlamaCppConfig, SetupError, Timeouts};
-use crate::describe::{Props, Rendered, Slot, Tokens, busy_slots, free_slots};
+use crate::describe::{Props, Rendered, Slot, Tokens, busy_slots, free_slots, slot_views};
 use crate::request::{ApplyTemplate, EngineCall, Tokenize};
+use crate::slot_file::Action;
 use crate::vectors::{Expect, VectorStream};
 use crate::wire::refusal;
 
@@ -202,9 +203,36 @@ impl WorkerAdapter for LlamaCpp {
             _ => expect_ok::<Vec<Slot>>(&answer).map(|slots| Some(busy_slots(&slots))),
         }
     }
+
+    async fn slots(&self) -> Result<Option<Vec<SlotView>>, WorkerError> {
+        let answer = self.control.get("/slots", None).await?;
+        match answer.status {
+            404 | 501 => Ok(None),
+            _ => expect_ok::<Vec<Slot>>(&answer).map(|slots| Some(slot_views(&slots))),
+        }
+    }
+
+    async fn save_slot(&self, slot: u32, file: &str) -> Result<Option<SlotFile>, WorkerError> {
+        self.slot_file(Action::Save, slot, file).await
+    }
+
+    async fn restore_slot(&self, slot: u32, file: &str) -> Result<Option<SlotFile>, WorkerError> {
+        self.slot_file(Action::Restore, slot, file).await
+    }
 }
 
 impl LlamaCpp {
+    /// Once: to read a file a second time into a slot that has just got it would only take time.
+    async fn slot_file(&self, action: Action, slot: u32, file: &str) -> Result<Option<SlotFile>, WorkerError> {
+        let body = json!({ "filename": file });
+        let answer = self.control.post(&action.path(slot), &body, Some(self.timeouts.slot_file)).await?;
+        match answer.status {
+            // The server was started without a folder for it, or is too old to have it.
+            404 | 501 => Ok(None),
+            _ => action.outcome(&expect_ok_to(&answer, &body)?).map(Some),
+        }
+    }
+
     fn vectors(&self, body: Vec<u8>, expect: Expect) -> Box<dyn TokenStream> {
         Box::new(VectorStream::new(self.streams.clone(), body, expect, self.timeouts.compute))
     }

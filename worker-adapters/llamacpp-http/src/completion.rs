@@ -22,6 +22,7 @@ struct Event<'a> {
     #[serde(borrow)]
     timings: Option<Timings<'a>>,
     prompt_progress: Option<PromptProgress>,
+    id_slot: Option<i64>,
     error: Option<Value>,
 }
 
@@ -71,8 +72,12 @@ impl Event<'_> {
             Some("limit") => FinishReason::Length,
             _ => return Err(unusable("it stopped for an unknown reason")),
         };
-        let mut usage =
-            Usage { tokens_in: self.tokens_evaluated, tokens_out: self.tokens_predicted, ..Usage::default() };
+        let mut usage = Usage {
+            tokens_in: self.tokens_evaluated,
+            tokens_out: self.tokens_predicted,
+            slot: self.id_slot.and_then(|slot| u32::try_from(slot).ok()),
+            ..Usage::default()
+        };
         self.timings.unwrap_or_default().add_to(&mut usage);
         Ok(Finish { reason, usage })
     }

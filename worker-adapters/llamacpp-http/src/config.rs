@@ -32,6 +32,8 @@ pub struct Timeouts {
     pub health: Duration,
     /// `/slots`, which waits behind a running prompt; without an answer the free slots are unknown.
     pub slots: Duration,
+    /// Writing a slot to a file or reading it back: gigabytes with a long context. It waits until the slot is idle.
+    pub slot_file: Duration,
     /// Any other control call.
     pub control: Duration,
     /// An embedding or rerank task: the server computes all of it before it answers.
@@ -45,6 +47,7 @@ impl Default for Timeouts {
             establish: Duration::from_secs(30),
             health: Duration::from_secs(2),
             slots: Duration::from_millis(500),
+            slot_file: Duration::from_secs(60),
             control: Duration::from_secs(5),
             compute: Duration::from_secs(600),
         }

@@ -1,6 +1,6 @@
 //! What the engine tells about itself.
 
-use adapter_api::WorkerProps;
+use adapter_api::{SlotView, WorkerProps};
 use serde::Deserialize;
 
 /// Answer to `GET /props`.
@@ -42,7 +42,10 @@ struct Modalities {
 /// One entry of the answer to `GET /slots`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Slot {
+    id: Option<u32>,
     is_processing: bool,
+    /// Tokens in its cache. Only of a slot that has had a task, and not in older builds.
+    n_prompt_tokens: Option<u64>,
 }
 
 /// Answer to `POST /tokenize`.
@@ -99,6 +102,12 @@ pub(crate) fn free_slots(slots: &[Slot]) -> u32 {
 /// Slots that run something.
 pub(crate) fn busy_slots(slots: &[Slot]) -> u32 {
     count(slots.iter().filter(|slot| slot.is_processing))
+}
+
+/// As the trait has them. A slot that does not say its number is none that could be asked for.
+pub(crate) fn slot_views(slots: &[Slot]) -> Vec<SlotView> {
+    let view = |slot: &Slot| Some(SlotView { slot: slot.id?, busy: slot.is_processing, tokens: slot.n_prompt_tokens });
+    slots.iter().filter_map(view).collect()
 }
 
 fn count<'a>(slots: impl Iterator<Item = &'a Slot>) -> u32 {

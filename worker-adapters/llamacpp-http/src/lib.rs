@@ -10,6 +10,7 @@ mod completion;
 mod config;
 mod describe;
 mod request;
+mod slot_file;
 mod vectors;
 mod wire;
 

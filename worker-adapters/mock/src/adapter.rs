@@ -265,6 +265,7 @@ fn finish(finished: &Finished) -> Finish {
             tokens_out: Some(finished.tokens_out),
             prefill_ms: clocked(finished, finished.prompt_ms),
             decode_ms: clocked(finished, finished.predicted_ms),
+            slot: u32::try_from(finished.slot).ok(),
         },
     }
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub split_characters: bool,
     /// Length of embedding vectors; without it the engine refuses embeddings.
     pub embedding_width: Option<NonZeroUsize>,
+    /// Folder of the files that slots are saved to; without it they cannot be.
+    pub slot_save_path: Option<PathBuf>,
     /// How it fails.
     pub faults: Faults,
 }
@@ -65,6 +67,7 @@ impl Default for Config {
             cache_sensitive: false,
             split_characters: false,
             embedding_width: None,
+            slot_save_path: None,
             faults: Faults::default(),
         }
     }

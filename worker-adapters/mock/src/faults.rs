@@ -45,6 +45,10 @@ pub enum Route {
     Props,
     /// The slots.
     Slots,
+    /// Saving a slot to a file.
+    SaveSlot,
+    /// Restoring a slot from a file.
+    RestoreSlot,
     /// Metrics.
     Metrics,
     /// Tokenizing and applying the template.

@@ -14,6 +14,7 @@ mod embedding;
 mod faults;
 mod generation;
 mod simulation;
+mod slot_file;
 mod slots;
 mod stop;
 mod text;

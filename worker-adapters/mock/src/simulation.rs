@@ -265,6 +265,17 @@ impl Simulation {
         }
     }
 
+    /// Waits until the state has something to give.
+    pub(crate) async fn when_changed<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if let Some(found) = look(&mut self.0.lock()) {
+                return found;
+            }
+            changed.changed().await.expect("the simulation outlives its borrower");
+        }
+    }
+
     /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         self.0.update(|state| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::simulation::Shared;
@@ -16,16 +17,34 @@ pub struct SlotView {
     pub task: Option<u32>,
     /// Tokens it has generated for that task.
     pub decoded: u32,
+    /// Tokens it remembers, when it has had a task.
+    pub cached: Option<usize>,
 }
 
 /// One slot.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     running: Option<Running>,
-    /// The prompt it read last.
-    cached: Vec<u32>,
+    /// What it remembers.
+    memory: SlotMemory,
     /// When it was taken last, as a count.
     taken_at: u32,
+}
+
+/// What a slot remembers of its last task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SlotMemory {
+    /// The prompt that it read.
+    prompt: Vec<u32>,
+    /// Tokens that it generated after it.
+    written: u32,
+}
+
+impl SlotMemory {
+    /// Tokens that it is made of. The last generated one was never read by the model.
+    pub(crate) fn tokens(&self) -> usize {
+        self.prompt.len() + usize::try_from(self.written.saturating_sub(1)).unwrap_or(usize::MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +75,7 @@ impl Slots {
             id,
             task: slot.running.as_ref().map(|running| running.task),
             decoded: slot.running.as_ref().map_or(0, |running| running.decoded.load(Ordering::Relaxed)),
+            cached: (slot.taken_at > 0).then(|| slot.memory.tokens()),
         };
         self.slots.iter().enumerate().map(view).collect()
     }
@@ -67,13 +87,31 @@ impl Slots {
         let best = free.max_by_key(|(_, slot)| (remembers(slot, &prompt), std::cmp::Reverse(slot.taken_at)));
         let (index, slot) = best.expect("a permit stands for a free slot");
         // The last prompt token is always read again: its result is what the first token comes from.
-        let reusable = common(&slot.cached, &prompt).min(prompt.len().saturating_sub(1));
+        let reusable = common(&slot.memory.prompt, &prompt).min(prompt.len().saturating_sub(1));
         let cached = if use_cache { u32::try_from(reusable).unwrap_or(u32::MAX) } else { 0 };
         self.tasks += 1;
         slot.taken_at = self.tasks;
-        slot.cached = prompt;
+        slot.memory = SlotMemory { prompt, written: 0 };
         slot.running = Some(Running { task: self.tasks, decoded });
         Taken { index, cached }
+    }
+}
+
+impl Slots {
+    /// What an idle slot remembers; `None` while it works. Numbers beyond the last begin again at the first, as llama.cpp has it.
+    pub(crate) fn memory(&self, slot: usize) -> Option<SlotMemory> {
+        let slot = &self.slots[slot % self.slots.len()];
+        slot.running.is_none().then(|| slot.memory.clone())
+    }
+
+    /// Has an idle slot remember something else. Whether it was idle.
+    pub(crate) fn remember(&mut self, slot: usize, memory: &SlotMemory) -> bool {
+        let count = self.slots.len();
+        let slot = &mut self.slots[slot % count];
+        if slot.running.is_none() {
+            slot.memory = memory.clone();
+        }
+        slot.running.is_none()
     }
 }
 
@@ -84,7 +122,7 @@ struct Taken {
 
 /// The first token is the same in every prompt, so a slot that has only that one remembers nothing.
 fn remembers(slot: &Slot, prompt: &[u32]) -> usize {
-    common(&slot.cached, prompt).saturating_sub(1)
+    common(&slot.memory.prompt, prompt).saturating_sub(1)
 }
 
 fn common(a: &[u32], b: &[u32]) -> usize {
@@ -143,7 +181,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.shared.update(|state| {
-            state.slots.slots[self.slot].running = None;
+            let slot = &mut state.slots.slots[self.slot];
+            slot.running = None;
+            slot.memory.written = self.decoded.load(Ordering::Relaxed);
             match self.ending {
                 Ending::Cancelled => state.counters.cancelled += 1,
                 Ending::Completed => state.counters.completed += 1,

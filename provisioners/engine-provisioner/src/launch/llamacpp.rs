@@ -19,6 +19,8 @@ pub(super) const TABLE: Table = Table {
         line("--tensor-split", Value::TensorSplit, When::Always),
         line("--metrics", Value::Switch, When::Always),
         line("--slots", Value::Switch, When::Always),
+        // It came in April 2024.
+        Line { flag: "--slot-save-path", value: Value::SlotFiles, when: When::Always, versions: Versions::from(&[2700]) },
         Line { flag: "--no-webui", value: Value::Switch, when: When::Always, versions: Versions::from(&[4304]) },
         // Templates with tools; later versions have it by default.
         Line { flag: "--jinja", value: Value::Switch, when: When::Always, versions: Versions::from(&[5000]) },
@@ -37,6 +39,7 @@ pub(super) const TABLE: Table = Table {
         Flag { names: &["--ssl-cert-file"], has_value: true, rule: Rule::Owned(NO_TLS) },
         Flag { names: &["--api-prefix"], has_value: true, rule: Rule::Owned("leave it out; the adapter knows the engine's own paths") },
         Flag { names: &["--no-slots"], has_value: false, rule: Rule::Owned("leave it out; free slots are asked for there") },
+        Flag { names: &["--slot-save-path"], has_value: true, rule: Rule::Owned("leave it out; `swap.kv_cache_mb` keeps sessions' caches") },
         Flag { names: &["--model-url", "-mu"], has_value: true, rule: Rule::Owned(FETCHED) },
         Flag { names: &["--hf-repo", "-hf", "-hfr"], has_value: true, rule: Rule::Owned(FETCHED) },
         Flag { names: &["--hf-file", "-hff"], has_value: true, rule: Rule::Owned(FETCHED) },

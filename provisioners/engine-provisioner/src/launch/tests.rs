@@ -46,6 +46,7 @@ fn launch() -> Launch {
         gpus: NonZeroUsize::MIN,
         tensor_split: None,
         strict: false,
+        slot_files: None,
     }
 }
 
@@ -78,6 +79,18 @@ fn llamacpp() {
     assert!(line_of(&engine(Engine::Llamacpp, "x", ""), &two).contains("--ctx-size 16384 --parallel 4"));
     assert!(line_of(&engine(Engine::Llamacpp, "x", ""), &two).contains("--tensor-split 2,1"));
     assert!(!line_of(&engine(Engine::Llamacpp, "x", ""), &Launch { ctx: None, ..launch() }).contains("ctx"));
+}
+
+/// LO-SWP-07: an engine whose slots are saved is told where, if it knows how; a pool does not choose that.
+#[test]
+fn slots_are_saved_where_we_say() {
+    let launch = Launch { slot_files: Some("/data/run/kv/gpu0".to_owned()), ..launch() };
+    for (version, told) in [("b6891", true), ("master-1a2b3c4", true), ("b2700", true), ("b2500", false)] {
+        let line = line_of(&engine(Engine::Llamacpp, version, ""), &launch);
+        assert_eq!(line.contains("--slot-save-path /data/run/kv/gpu0"), told, "{version}: {line}");
+    }
+    let refused = normalized(Engine::Llamacpp, &words("--slot-save-path /tmp")).unwrap_err();
+    assert!(matches!(refused, LaunchError::Owned { .. }), "{refused}");
 }
 
 /// What vLLM, TGI and Triton get, as programs and as containers.

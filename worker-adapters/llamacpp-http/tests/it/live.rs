@@ -96,3 +96,53 @@ async fn dropping_a_stream_frees_its_slot() {
     tokio::time::timeout(Duration::from_secs(60), freed).await.expect("a free slot");
     eprintln!("slot free {:?} after the drop", dropped.elapsed());
 }
+
+/// A real engine of our own with two slots, which ends with this.
+struct RealLife(std::process::Child);
+
+impl Drop for RealLife {
+    fn drop(&mut self) {
+        // It may have ended by itself, which the test has noticed then.
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+/// Starts the engine that is installed, with a folder for saved slots, and waits until its model is loaded.
+async fn begin(python: &std::ffi::OsStr, folder: &std::path::Path) -> (LlamaCpp, RealLife) {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../xtask/engines/serve_llamacpp.py");
+    let model = std::env::var_os("LLAMA_ORCH_REAL_ENGINE_MODEL").expect("an engine has a model");
+    let url_file = folder.join("url");
+    // That of the life before.
+    let _absent = std::fs::remove_file(&url_file);
+    let mut command = std::process::Command::new(python);
+    command.arg(script).arg("--model-file").arg(model).arg("--url-file").arg(&url_file);
+    command.args(["--parallel", "2", "--ctx", "4096", "--slot-save-path"]).arg(folder);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut life = RealLife(command.spawn().expect("it starts"));
+    let url = loop {
+        if let Ok(url) = std::fs::read_to_string(&url_file) {
+            break url;
+        }
+        assert_eq!(life.0.try_wait().expect("it is ours"), None, "it has ended");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let engine = LlamaCpp::new(&LlamaCppConfig::new(url.parse().expect("an endpoint"))).expect("an adapter");
+    while engine.health().await != Ok(WorkerHealth { live: true, ready: true }) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    (engine, life)
+}
+
+/// LO-SWP-07, LO-TST-04: a real engine's slots, saved by one process and restored by the next, spare it the prompts.
+#[tokio::test]
+async fn a_conversation_outlives_a_real_engine() {
+    let Some(python) = std::env::var_os("LLAMA_ORCH_REAL_ENGINE_PYTHON") else {
+        let required = std::env::var("REQUIRE_REAL_LLAMA").is_ok_and(|value| value == "1");
+        assert!(!required, "REQUIRE_REAL_LLAMA=1 needs LLAMA_ORCH_REAL_ENGINE_PYTHON");
+        eprintln!("skipped: LLAMA_ORCH_REAL_ENGINE_PYTHON is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::slots::a_conversation_outlives_its_engine(async || begin(&python, folder.path()).await).await;
+}

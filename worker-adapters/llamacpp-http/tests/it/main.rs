@@ -5,4 +5,5 @@ mod live;
 mod refusals;
 mod replay;
 mod requests;
+mod slots;
 mod streams;

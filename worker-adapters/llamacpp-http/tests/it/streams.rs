@@ -260,7 +260,7 @@ async fn timings_that_make_no_sense() {
     ] {
         let (events, outcome) = over_a_socket(COMPLETION, vec![made_of(&[&last(timings, "7")])]).await;
         let usage = format!(
-            "Usage {{ tokens_in: None, tokens_cached: {cached}, tokens_out: Some(7), prefill_ms: {prefill}, decode_ms: {decode} }}"
+            "Usage {{ tokens_in: None, tokens_cached: {cached}, tokens_out: Some(7), prefill_ms: {prefill}, decode_ms: {decode}, slot: None }}"
         );
         assert!(outcome.is_ok() && events[1].contains(&usage), "{timings}: {outcome:?} {events:?}");
     }
@@ -367,7 +367,7 @@ async fn vectors_and_scores() {
     let end = |tokens: u32| {
         format!(
             "End(Finish {{ reason: Stop, usage: Usage {{ tokens_in: Some({tokens}), tokens_cached: None, \
-             tokens_out: None, prefill_ms: None, decode_ms: None }} }})"
+             tokens_out: None, prefill_ms: None, decode_ms: None, slot: None }} }})"
         )
     };
     let replay = Replay::start(vec![

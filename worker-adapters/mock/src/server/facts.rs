@@ -63,6 +63,9 @@ pub(super) fn slots(sim: &Simulation) -> Value {
             slot["id_task"] = task.into();
             slot["next_token"] = json!([{"has_next_token": true, "has_new_line": false, "n_decoded": view.decoded}]);
         }
+        if let Some(tokens) = view.cached {
+            slot["n_prompt_tokens"] = tokens.into();
+        }
         slot
     };
     sim.slots().into_iter().map(slot).collect()

@@ -141,6 +141,12 @@ pub(super) struct TokenizeRequest {
     pub(super) with_pieces: bool,
 }
 
+/// Body of `POST /slots/{id}?action=save` and `restore`.
+#[derive(Debug, Deserialize)]
+pub(super) struct SlotFileRequest {
+    pub(super) filename: String,
+}
+
 /// Body of `POST /apply-template`.
 #[derive(Debug, Deserialize)]
 pub(super) struct TemplateRequest {

@@ -11,12 +11,15 @@ use serde_json::{Value, json};
 
 use super::body::{Dialect, TokenBody, collect};
 use super::connection::Fate;
-use super::request::{ChatRequest, CompletionRequest, Echo, EmbeddingsRequest, TemplateRequest, TokenizeRequest};
+use super::request::{
+    ChatRequest, CompletionRequest, Echo, EmbeddingsRequest, SlotFileRequest, TemplateRequest, TokenizeRequest,
+};
 use super::response::{BrokenOff, Reply, error, events, full, json as json_reply, long, refusal};
 use super::{chat, completion, facts};
 use crate::ask::{Ask, render_chat};
 use crate::faults::{FaultKind, Faults, Inside, MidStream, Route};
 use crate::simulation::{Condition, Opening, Refusal, Simulation, Stats};
+use crate::slot_file::SlotFileError;
 use crate::text::{self, BOS};
 
 /// What the parts of a request have in common.
@@ -44,7 +47,7 @@ pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fat
         let body = read(body).await?;
         return Ok(mock(&parts.method, ours, query, &body, &sim).await);
     }
-    let Some(route) = route_of(&parts.method, path) else {
+    let Some(route) = route_of(&parts.method, path, query) else {
         read(body).await?;
         return Ok(error(StatusCode::NOT_FOUND, "File Not Found"));
     };
@@ -97,6 +100,7 @@ pub(super) async fn route(request: Request<Incoming>, sim: Simulation, fate: Fat
         (Route::Props, "/props") => Ok(json_reply(StatusCode::OK, &facts::props(&call.sim))),
         (Route::Props, _) => Ok(json_reply(StatusCode::OK, &facts::models(&call.sim))),
         (Route::Slots, _) => Ok(call.slots(query)),
+        (Route::SaveSlot | Route::RestoreSlot, path) => Ok(call.slot_file(path, query).await),
         (Route::Metrics, _) => Ok(full(StatusCode::OK, "text/plain; version=0.0.4", facts::metrics(&call.sim))),
         (Route::Tokenize, "/apply-template") => Ok(call.apply_template()),
         (Route::Tokenize, _) => Ok(call.tokenize()),
@@ -107,17 +111,26 @@ async fn read(body: Incoming) -> Result<Bytes, BrokenOff> {
     Ok(body.collect().await.map_err(|_| BrokenOff)?.to_bytes())
 }
 
-fn route_of(method: &Method, path: &str) -> Option<Route> {
+fn route_of(method: &Method, path: &str, query: &str) -> Option<Route> {
     Some(match (method.as_str(), path) {
         ("POST", "/completion" | "/completions" | "/v1/chat/completions" | "/chat/completions") => Route::Generate,
         ("POST", "/v1/embeddings" | "/embeddings") => Route::Generate,
         ("GET", "/health" | "/v1/health") => Route::Health,
         ("GET", "/props" | "/v1/models" | "/models") => Route::Props,
         ("GET", "/slots") => Route::Slots,
+        ("POST", path) if path.starts_with("/slots/") => match action_of(query) {
+            Some("save") => Route::SaveSlot,
+            _ => Route::RestoreSlot,
+        },
         ("GET", "/metrics") => Route::Metrics,
         ("POST", "/tokenize" | "/apply-template") => Route::Tokenize,
         _ => return None,
     })
+}
+
+/// What is to be done with a slot.
+fn action_of(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix("action="))
 }
 
 /// Source: `middleware_validate_api_key` of llama.cpp.
@@ -220,6 +233,42 @@ impl Call {
             return error(StatusCode::SERVICE_UNAVAILABLE, "no slot available");
         }
         json_reply(StatusCode::OK, &facts::slots(&self.sim))
+    }
+
+    /// Source: `post_slots` of llama.cpp.
+    async fn slot_file(&self, path: &str, query: &str) -> Reply {
+        let number = path.strip_prefix("/slots/").and_then(|number| number.parse::<usize>().ok());
+        let action = action_of(query);
+        let request: SlotFileRequest = match self.parse() {
+            Ok(request) => request,
+            Err(problem) => return bad_request(&problem),
+        };
+        let (Some(slot), Some(action @ ("save" | "restore"))) = (number, action) else {
+            return error(StatusCode::BAD_REQUEST, if number.is_none() { "Invalid slot ID" } else { "Invalid action" });
+        };
+        let name = request.filename.as_str();
+        let moved = match action {
+            "save" => self.sim.save_slot(slot, name).await,
+            _ => self.sim.restore_slot(slot, name).await,
+        };
+        let answer = match (action, moved) {
+            ("save", Ok(moved)) => json!({
+                "id_slot": slot, "filename": name, "n_saved": moved.tokens, "n_written": moved.bytes, "timings": {"save_ms": 0.1},
+            }),
+            (_, Ok(moved)) => json!({
+                "id_slot": slot, "filename": name, "n_restored": moved.tokens, "n_read": moved.bytes,
+                "timings": {"restore_ms": 0.1},
+            }),
+            (_, Err(problem)) => {
+                let status = match problem {
+                    SlotFileError::NoFolder => StatusCode::NOT_IMPLEMENTED,
+                    SlotFileError::Save => StatusCode::INTERNAL_SERVER_ERROR,
+                    SlotFileError::Name | SlotFileError::Restore => StatusCode::BAD_REQUEST,
+                };
+                return error(status, problem.to_string());
+            }
+        };
+        json_reply(StatusCode::OK, &answer)
     }
 
     fn tokenize(&self) -> Reply {

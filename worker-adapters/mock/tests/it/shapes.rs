@@ -156,3 +156,20 @@ async fn stop_texts_end_the_stream() {
     assert_eq!(shape(&last), shape(&theirs));
     assert_eq!(stopped.content(), whole.content().split(&stop).next().expect("text before the stop"));
 }
+
+/// LO-SWP-07: slots that are saved and restored, one that cannot be, and an engine that was not started for it.
+#[tokio::test]
+async fn slot_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let (without, with) = (engine(&["--slots", "2"]), engine(&["--slots", "2", "--slot-save-path", path]));
+    let body = r#"{"filename":"5f3a.kv"}"#;
+    for (url, path, body, theirs) in [
+        (with.url(), "/slots/1?action=save", body, transcript!("slot_save")),
+        (with.url(), "/slots/1?action=restore", body, transcript!("slot_restore")),
+        (with.url(), "/slots/1?action=restore", r#"{"filename":"none.kv"}"#, transcript!("slot_restore_refused")),
+        (without.url(), "/slots/1?action=save", body, transcript!("slot_save_not_enabled")),
+    ] {
+        check_json(&post(url, path, body).await, &theirs);
+    }
+}

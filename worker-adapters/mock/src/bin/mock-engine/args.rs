@@ -133,6 +133,9 @@ pub(crate) struct Args {
     /// Length of embedding vectors; without it embeddings are refused
     #[arg(long, env = "MOCK_ENGINE_EMBEDDING_WIDTH", value_name = "LENGTH")]
     embedding_width: Option<NonZeroUsize>,
+    /// Folder of the files that slots are saved to
+    #[arg(long, value_name = "PATH")]
+    slot_save_path: Option<PathBuf>,
     /// Faults as JSON, or @FILE
     #[arg(long, env = "MOCK_ENGINE_FAULTS", value_parser = parse_faults)]
     faults: Option<Faults>,
@@ -155,6 +158,11 @@ impl Args {
     pub(crate) fn read() -> Self {
         let args = llama::plain(std::env::args_os());
         match args.and_then(|args: Vec<OsString>| Self::try_parse_from(args).map_err(llama::BadArgument::Other)) {
+            Ok(Self { slot_save_path: Some(path), .. }) if !path.is_dir() => {
+                let path = path.display();
+                eprintln!("error while handling argument \"--slot-save-path\": not a directory: {path}");
+                std::process::exit(1)
+            }
             Ok(args) => args,
             Err(llama::BadArgument::Other(error)) => refuse(&error),
             Err(error @ llama::BadArgument::NoValue(_)) => {
@@ -229,6 +237,7 @@ impl Args {
             cache_sensitive: self.cache_sensitive,
             split_characters: self.split_characters,
             embedding_width: self.embedding_width,
+            slot_save_path: self.slot_save_path.clone(),
             faults: self.faults.clone().unwrap_or_default(),
         })
     }

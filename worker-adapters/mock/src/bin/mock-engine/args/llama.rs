@@ -45,7 +45,7 @@ enum Follows {
 const SWITCH: Follows = Follows::Perhaps(&["on", "off", "auto"]);
 
 /// Options without an effect here.
-const WITHOUT_EFFECT: [(&str, Follows); 46] = [
+const WITHOUT_EFFECT: [(&str, Follows); 45] = [
     ("--n-gpu-layers", Follows::Value),
     ("--device", Follows::Value),
     ("--flash-attn", SWITCH),
@@ -67,7 +67,6 @@ const WITHOUT_EFFECT: [(&str, Follows); 46] = [
     ("--n-cpu-moe", Follows::Value),
     ("--pooling", Follows::Value),
     ("--rope-scaling", Follows::Value),
-    ("--slot-save-path", Follows::Value),
     ("--log-verbosity", Follows::Value),
     ("--log-colors", SWITCH),
     ("--fit", SWITCH),
