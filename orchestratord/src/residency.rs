@@ -17,6 +17,7 @@ use api_types::{PoolFault, PoolId, PoolState};
 use catalog_core::CatalogError;
 use config_schema::Config;
 use orchestrator_core::Scheduler;
+use orchestrator_core::residency::Stage;
 use pool_managerd::failure::Failure;
 use pool_managerd::machine::Conflict;
 use pool_managerd::pool::{Activity, PoolReport, StagedModel};
@@ -157,7 +158,7 @@ impl App {
     /// A pool's engine stands otherwise than before. What probes make of it is known to the scheduler already.
     pub fn engine_changed(self: &Arc<Self>, pool: &Pool, report: &PoolReport) {
         let now_ms = self.clock.now_ms();
-        let opens = {
+        let (opens, is_out) = {
             let mut state = self.residency.lock();
             let Some(index) = state.index(&pool.id) else { return };
             if let Some(load) = state.take_report(index, report, now_ms) {
@@ -165,10 +166,14 @@ impl App {
                 narrate::loaded(pool, load.took_ms);
             }
             let tenant = &state.tenants[index];
-            tenant.swappable && report.takes_tasks && !tenant.unloading && !tenant.fenced
+            let opens = tenant.swappable && report.takes_tasks && !tenant.unloading && !tenant.fenced;
+            let is_out = tenant.swappable && tenant.stage() == Stage::Out;
+            (opens, is_out.then(|| tenant.cold_start(tenant.load_guess_ms, now_ms)))
         };
-        if opens {
-            let actions = self.scheduler().set_cold(&pool.id, None, now_ms);
+        let is_told = || self.scheduler().pool(&pool.id).is_some_and(|view| view.snapshot.cold.is_some());
+        // Whoever sees that it can be loaded may ask for it at once; the next round predicts better.
+        if opens || (is_out.is_some() && !is_told()) {
+            let actions = self.scheduler().set_cold(&pool.id, is_out, now_ms);
             self.carry_out(actions);
         }
         self.residency.nudge();
