@@ -29,6 +29,8 @@ pub(super) struct ManagedPool {
     pub(super) ports: Vec<u16>,
     /// What tasks call its model, where that is not its file.
     pub(super) called: Option<String>,
+    /// What is fetched for it, where that is not the file in its folder.
+    pub(super) fetches: Option<String>,
     pub(super) model: Model,
     /// The engine's faults from the start, as in its faults file.
     pub(super) faults: Value,
@@ -48,6 +50,7 @@ impl ManagedPool {
             env: Vec::new(),
             ports: Vec::new(),
             called: None,
+            fetches: None,
             model: Model::Tiny,
             faults: json!([]),
         }
@@ -169,7 +172,7 @@ impl Bench {
             pool.devices,
             pool.settings,
             pool.supervision,
-            self.model_ref(&pool.id),
+            pool.fetches.clone().unwrap_or_else(|| self.model_ref(&pool.id)),
             pool.ports,
             env.join(", "),
             program.display(),

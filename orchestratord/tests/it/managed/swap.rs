@@ -6,6 +6,7 @@ use super::bench::{Bench, ManagedPool, ask, health, until, until_ready, until_st
 use super::model::Model;
 use crate::harness::{Daemon, Event, eventually_async, id, names, with};
 
+mod fetched;
 mod sessions;
 mod thousand;
 
