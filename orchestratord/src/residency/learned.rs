@@ -1,6 +1,8 @@
 //! What earlier loads took: memory and time. Kept over restarts in `data_dir/catalog/loads.json`.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use catalog_core::CatalogError;
 use catalog_core::json_file::{JsonFile, Record};
@@ -55,36 +57,47 @@ impl Loads {
     }
 }
 
-/// The file. Without managed pools there is none.
-pub(super) struct Learned(Option<JsonFile<Loads>>);
+/// What is known, and the file that keeps it over restarts; without managed pools there is none.
+pub(super) struct Learned {
+    known: Mutex<HashMap<String, Loads>>,
+    file: Option<Arc<JsonFile<Loads>>>,
+}
 
 impl Learned {
     pub(super) fn open(data_dir: &Path, is_used: bool) -> Result<Self, CatalogError> {
-        let open = || JsonFile::open(&data_dir.join("catalog"), "loads.json");
-        Ok(Self(is_used.then(open).transpose()?))
+        let open = || JsonFile::<Loads>::open(&data_dir.join("catalog"), "loads.json");
+        let file = is_used.then(open).transpose()?;
+        let mut known = HashMap::new();
+        if let Some(file) = &file {
+            let snapshot = file.read()?;
+            known.extend(snapshot.records.iter().map(|(key, loads)| (key.to_string(), Loads::clone(loads))));
+        }
+        Ok(Self { known: Mutex::new(known), file: file.map(Arc::new) })
     }
 
     /// What is known of such loads.
     pub(super) fn of(&self, key: &str) -> Option<Loads> {
-        let snapshot = self.0.as_ref()?.read().ok()?;
-        snapshot.records.get(key).map(|loads| Loads::clone(loads))
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Keeps what a load took. A file that cannot be written costs what it would have taught.
-    pub(super) fn keep(&self, key: &str, load: Load) {
-        let Some(file) = &self.0 else { return };
-        let kept = file.change(|records| {
-            let mut loads = records
-                .get(key)
-                .map_or_else(|| Loads { key: key.to_owned(), loads: Vec::new() }, |loads| Loads::clone(loads));
-            loads.loads.push(load);
-            let old = loads.loads.len().saturating_sub(KEPT);
-            loads.loads.drain(..old);
-            records.insert(key.into(), loads.into());
-            Ok(((), true))
-        });
-        if let Err(error) = kept {
-            tracing::warn!(error = %narrate::with_causes(&error), "what a load took cannot be kept");
+    /// Takes in what a load took. What comes back writes it down, which takes a disk its time.
+    pub(super) fn keep(&self, key: &str, load: Load) -> impl FnOnce() + Send + use<> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let loads = known.entry(key.to_owned()).or_insert_with(|| Loads { key: key.to_owned(), loads: Vec::new() });
+        loads.loads.push(load);
+        let old = loads.loads.len().saturating_sub(KEPT);
+        loads.loads.drain(..old);
+        let (file, loads) = (self.file.clone(), loads.clone());
+        move || {
+            let Some(file) = file else { return };
+            let written = file.change(|records| {
+                records.insert(loads.key.as_str().into(), loads.into());
+                Ok(((), true))
+            });
+            // It costs what the next life of the daemon would have known.
+            if let Err(error) = written {
+                tracing::warn!(error = %narrate::with_causes(&error), "what a load took cannot be kept");
+            }
         }
     }
 }
@@ -102,7 +115,7 @@ mod tests {
         for (took_ms, held) in
             [(900, vec![]), (30, vec![7, 1]), (10, vec![5, 2]), (20, vec![6, 2]), (25, vec![]), (22, vec![5, 1])]
         {
-            learned.keep("m", Load { took_ms, held });
+            learned.keep("m", Load { took_ms, held })();
         }
         let again = Learned::open(folder.path(), true).expect("it is opened");
         let known = again.of("m").expect("it is known");

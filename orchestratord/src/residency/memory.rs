@@ -24,25 +24,34 @@ impl State {
     pub(super) fn read_devices(&mut self, app: &App) {
         let reading = app.manager.readings().borrow().clone();
         match reading.as_ref() {
-            Ok(found) => {
+            Ok(found) if self.is_news(None, found) => {
                 let held = self.held(found);
                 self.read_host(app, None, found, held);
             }
+            Ok(_) => {}
             Err(_) => self.lose_host(app, None),
         }
         for (worker, read) in app.workers.devices() {
             match read {
-                Some(read) => {
+                Some(read) if self.is_news(Some(worker.as_str()), &read.devices) => {
                     let held = self.held_elsewhere(&read);
                     self.read_host(app, Some(worker.as_str()), &read.devices, held);
                 }
+                Some(_) => {}
                 None => self.lose_host(app, Some(worker.as_str())),
             }
         }
     }
 
+    /// Whether a host's devices were looked at since they were taken in last: finding out whose processes they are has its price.
+    fn is_news(&mut self, host: Option<&str>, found: &Devices) -> bool {
+        let taken = found.taken.0;
+        self.taken.insert(host.map(ToOwned::to_owned), taken) != Some(taken)
+    }
+
     /// Nothing can be read of the devices of a host.
     fn lose_host(&mut self, app: &App, host: Option<&str>) {
+        self.taken.remove(&host.map(ToOwned::to_owned));
         for (_, device) in self.devices.iter().filter(|((of, _), _)| of.as_deref() == host) {
             self.ledger.read(*device, None, &[], app.clock.now_ms());
         }
@@ -189,7 +198,9 @@ impl State {
             if !held.is_empty() {
                 tenant.floor = None;
             }
-            learned.keep(&tenant.key(), Load { took_ms, held: held.iter().map(|part| part.bytes).collect() });
+            let load = Load { took_ms, held: held.iter().map(|part| part.bytes).collect() };
+            // Streams share this thread.
+            drop(tokio::task::spawn_blocking(learned.keep(&tenant.key(), load)));
         }
     }
 }

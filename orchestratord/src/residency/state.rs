@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api_types::{PoolFault, PoolId, PoolState, ReloadState};
 use config_schema::Activation;
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     /// The ledger's numbers of devices: by host (`None` is this one) and id.
     pub(super) devices: HashMap<DeviceKey, usize>,
+    /// When the devices of each host were looked at last.
+    pub(super) taken: HashMap<Option<String>, Instant>,
     pub(super) tenants: Vec<PoolTenant>,
     by_id: HashMap<PoolId, usize>,
 }
@@ -93,7 +96,7 @@ impl State {
     pub(super) fn new(pools: &Pools) -> Self {
         let tenants: Vec<_> = pools.iter().filter(|pool| pool.config.is_managed()).map(PoolTenant::new).collect();
         let by_id = tenants.iter().enumerate().map(|(index, tenant)| (tenant.pool.id.clone(), index)).collect();
-        Self { ledger: Ledger::default(), devices: HashMap::new(), tenants, by_id }
+        Self { ledger: Ledger::default(), devices: HashMap::new(), taken: HashMap::new(), tenants, by_id }
     }
 
     pub(super) fn index(&self, pool: &PoolId) -> Option<usize> {
