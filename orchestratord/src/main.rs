@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use api_types::API_VERSION;
 use clap::{Parser, Subcommand};
 use config_schema::{Config, ConfigError, Loaded, LogFormat, Overrides, ProcessEnvironment, Sources};
-use narration_core::{Format, LogConfig};
 use orchestratord::{backup, daemon};
+use pool_managerd::startup::{log_config, log_format};
 
 /// The orchestrator daemon: one front door for the LLM engines of a GPU workstation.
 #[derive(Parser)]
@@ -137,22 +137,4 @@ fn run(loaded: Loaded, port_file: Option<PathBuf>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn log_config(loaded: &Loaded) -> LogConfig {
-    let log = &loaded.config.log;
-    let format = match log.format {
-        LogFormat::Auto => Format::Auto,
-        LogFormat::Json => Format::Json,
-        LogFormat::Pretty => Format::Pretty,
-    };
-    LogConfig { format, filter: log.level.clone(), ..LogConfig::default() }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    LogFormat::ALL
-        .iter()
-        .copied()
-        .find(|format| format.as_str() == text)
-        .ok_or_else(|| "one of auto, json, pretty".to_owned())
 }

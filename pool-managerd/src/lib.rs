@@ -24,5 +24,6 @@ pub mod protocol;
 pub mod registry;
 pub mod selftest;
 pub mod staging;
+pub mod startup;
 pub mod worker;
 pub mod workshop;
