@@ -17,6 +17,7 @@ use pool_managerd::pool::{Activity, Host, PoolReport, StagedModel};
 use pool_managerd::selftest::{self, Tested};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Pool, Served, probe};
 use crate::app::App;
@@ -108,8 +109,9 @@ impl Host for DaemonHost {
 
     async fn self_test(&self, pool: &PoolId) -> Result<(), Failure> {
         let (app, pool) = (Arc::clone(&self.app), Arc::clone(self.pool(pool)));
-        let tested = self.runtime.spawn(async move { pool.self_test(&app).await }).await;
-        tested.unwrap_or_else(|_| {
+        // A test that is given up with its engine must not ask the next one, which listens at the same place.
+        let tested = AbortOnDropHandle::new(self.runtime.spawn(async move { pool.self_test(&app).await }));
+        tested.await.unwrap_or_else(|_| {
             Err(Failure::new(PoolFault::SelfTestFailed, "the self-test panicked; the log says where"))
         })
     }
