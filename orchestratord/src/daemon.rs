@@ -262,8 +262,10 @@ async fn start_managed(app: &Arc<App>) {
     for id in app.manager.survivors() {
         app.residency.want(&id);
     }
-    app.survey_models().await;
     app.manager.preload(&handles).await;
+    // Nobody who is started waits for what it finds out.
+    let app = Arc::clone(app);
+    tokio::spawn(async move { app.survey_models().await });
 }
 
 /// Has the engines ended that are run here.

@@ -19,10 +19,10 @@ use crate::devices::{DeviceMask, Monitor, NoDevices, Reading, discover};
 use crate::failure::Failure;
 use crate::logs::{EngineLog, OpenLogError};
 use crate::orphans;
-use crate::pool::{Driver, Host, PoolHandle, PoolSetup, StagedModel};
+use crate::pool::{Driver, Host, PoolHandle, PoolSetup};
 use crate::process::GuardProgram;
 use crate::registry::Registry;
-use crate::workshop::{HostWorkshop, Tools, container, lacking, plan, resolve};
+use crate::workshop::{HostWorkshop, Tools, container, plan};
 
 /// Gap between two looks at the GPUs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -275,23 +275,6 @@ impl Manager {
         if let Some(monitor) = &self.monitor {
             monitor.hurry(wanted);
         }
-    }
-
-    /// The devices that a pool is to use, as they were seen last; `None` where they are not there.
-    #[must_use]
-    pub fn resolve(&self, pool: &Pool) -> Option<DeviceMask> {
-        resolve(pool, &self.readings().borrow()).ok()
-    }
-
-    /// Whether a model fits a pool's devices: as they are, or when nobody used them. Without memory that can be read, or a need that
-    /// is known, it fits.
-    ///
-    /// # Errors
-    /// By how much it does not, and what would.
-    pub fn check_fit(&self, pool: &Pool, model: &StagedModel, when_empty: bool) -> Result<(), Failure> {
-        let reading = self.readings().borrow().clone();
-        let (Ok(found), Ok(mask)) = (reading.as_ref(), resolve(pool, &reading)) else { return Ok(()) };
-        lacking(&mask, found, model, pool.tensor_split.as_deref(), pool.slots.get(), when_empty).map_or(Ok(()), Err)
     }
 
     /// The GPUs, as they were seen last; where nobody watches them they are looked at now, which may block for a second.

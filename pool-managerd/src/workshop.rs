@@ -138,10 +138,6 @@ impl HostWorkshop {
         made.inspect_err(|error| self.log.note(&format!("sessions cannot be kept while it is unloaded: {error}"))).ok()
     }
 
-    fn split(&self) -> Option<&[f32]> {
-        self.pool.tensor_split.as_deref()
-    }
-
     /// `slot_files` is the folder of its saved slots, as the engine sees it.
     fn launch(
         &self,
@@ -179,7 +175,7 @@ impl Workshop for HostWorkshop {
         let Some(mask) = self.mask() else { return Ok(()) };
         let reading = self.devices.borrow().clone();
         let Ok(found) = reading.as_ref() else { return Ok(()) };
-        lacking(&mask, found, model, self.split(), self.pool.slots.get(), when_empty).map_or(Ok(()), Err)
+        found.check_fit(&mask, &self.pool, model, when_empty)
     }
 
     async fn prepare(&self, activity: &Activity, cancel: &CancellationToken) -> Result<EngineIdentity, Failure> {

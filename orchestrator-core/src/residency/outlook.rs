@@ -33,10 +33,13 @@ impl Turns<'_> {
             .filter(|other| self.exclude(**other, index))
             .fold(0_u64, |sum, other| sum.saturating_add(self.whole_turn_ms(*other)));
         let room_ms = self.room_in(index);
-        // Nobody waits longer than the limit if that can be helped.
+        room_ms.saturating_add(ahead_ms).min(self.longest_ms(tenant).max(room_ms))
+    }
+
+    /// Longest until a tenant's load begins: nobody waits longer than the limit if that can be helped.
+    fn longest_ms(&self, tenant: &Tenant) -> u64 {
         let waited_ms = tenant.oldest_ms().map_or(0, |oldest_ms| self.now_ms.saturating_sub(oldest_ms));
-        let longest_ms = self.limits.age_limit_ms.saturating_sub(waited_ms).saturating_sub(tenant.load_ms);
-        room_ms.saturating_add(ahead_ms).min(longest_ms.max(room_ms))
+        self.limits.age_limit_ms.saturating_sub(waited_ms).saturating_sub(tenant.load_ms)
     }
 
     /// What the turn of one that is not loaded takes if nobody hurries it.
@@ -86,9 +89,7 @@ impl Turns<'_> {
 
     /// Time until one that serves has done what it has to do, or must end for the sake of this one.
     fn yields_in(&self, other: usize, index: usize) -> u64 {
-        let (holder, asker) = (&self.tenants[other], &self.tenants[index]);
-        let waited_ms = asker.oldest_ms().map_or(0, |oldest_ms| self.now_ms.saturating_sub(oldest_ms));
-        let longest_ms = self.limits.age_limit_ms.saturating_sub(waited_ms).saturating_sub(asker.load_ms);
-        holder.backlog_ms.min(longest_ms.max(holder.running_ms))
+        let holder = &self.tenants[other];
+        holder.backlog_ms.min(self.longest_ms(&self.tenants[index]).max(holder.running_ms))
     }
 }

@@ -121,8 +121,10 @@ impl Host for DaemonHost {
         self.app.engine_serves(pool);
         pool.serve(model);
         let now_ms = self.app.clock.now_ms();
-        let mut actions = self.app.scheduler().serve_models(&pool.id, vec![model.to_owned()], now_ms);
-        actions.extend(self.app.scheduler().undrain(&pool.id, now_ms));
+        let mut scheduler = self.app.scheduler();
+        let mut actions = scheduler.serve_models(&pool.id, vec![model.to_owned()], now_ms);
+        actions.extend(scheduler.undrain(&pool.id, now_ms));
+        drop(scheduler);
         self.app.carry_out(actions);
     }
 

@@ -1,18 +1,46 @@
 //! From what was read of devices to the ledger, and from models to what they need of each device.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use api_types::PoolState;
+use config_schema::Pool as PoolConfig;
 use orchestrator_core::residency::Part;
-use pool_managerd::devices::{DeviceMask, Devices};
+use pool_managerd::devices::{DeviceMask, Devices, Reading};
 
 use super::learned::{Learned, Load, Loads};
 use super::state::State;
 use crate::app::App;
+use crate::pools::Pool;
 use crate::workers::ReadDevices;
 
 /// What tenants hold, by device.
 type HeldBy = HashMap<String, Vec<(usize, u64)>>;
+
+/// The devices of the host that runs a pool.
+pub(super) enum Seen {
+    Here(Reading),
+    Elsewhere(Arc<ReadDevices>),
+}
+
+impl Seen {
+    /// As they were seen last; `None` while a host is not heard from.
+    pub(super) fn of(app: &App, pool: &Pool) -> Option<Self> {
+        match &pool.config.worker {
+            None => Some(Self::Here(app.manager.readings().borrow().clone())),
+            Some(_) => app.workers.devices_of(&pool.id).map(Self::Elsewhere),
+        }
+    }
+
+    /// Those that a pool is to use, among all of them; `None` where they are not there.
+    pub(super) fn masked(&self, config: &PoolConfig) -> Option<(&Devices, DeviceMask)> {
+        let found = match self {
+            Self::Here(reading) => reading.as_ref().as_ref().ok()?,
+            Self::Elsewhere(read) => &read.devices,
+        };
+        Some((found, DeviceMask::resolve(&config.devices, found).ok()?))
+    }
+}
 
 /// What is allowed for a model of which nothing is known but its size, in percent.
 const UNKNOWN_PERCENT: u64 = 120;
@@ -132,16 +160,9 @@ impl State {
         let took_ms = known.and_then(Loads::took_ms);
         let config = &tenant.pool.config;
         let Some(model) = &tenant.model else { return };
-        let (mask, never) = match &config.worker {
-            None => (app.manager.resolve(config), app.manager.check_fit(config, model, true).err()),
-            Some(_) => {
-                let Some(read) = app.workers.devices_of(&tenant.pool.id) else { return };
-                let mask = DeviceMask::resolve(&config.devices, &read.devices).ok();
-                let fit = mask.as_ref().map(|mask| read.devices.check_fit(mask, config, model, true));
-                (mask, fit.and_then(Result::err))
-            }
-        };
-        let Some(mask) = mask else { return };
+        let Some(seen) = Seen::of(app, &tenant.pool) else { return };
+        let Some((found, mask)) = seen.masked(config) else { return };
+        let never = found.check_fit(&mask, config, model, true).err();
         let host = config.worker.as_ref().map(ToString::to_string);
         let key_of = |uuid: &str| (host.clone(), uuid.to_owned());
         let devices: Option<Vec<usize>> =

@@ -9,6 +9,7 @@ use orchestrator_core::residency::{Limits, Part, Plan, Stage, Step, plan};
 use orchestrator_core::scheduler::Action;
 use pool_managerd::failure::Failure;
 
+use super::memory::Seen;
 use super::state::State;
 use crate::app::App;
 use crate::narrate;
@@ -233,15 +234,18 @@ impl Round<'_> {
         let tenant = &mut state.tenants[index];
         let (Some(asking), Some(model)) = (&mut tenant.asking, &tenant.model) else { return };
         let since_ms = *asking.short_since_ms.get_or_insert(self.now_ms);
-        let by_manager = self.app.manager.check_fit(&tenant.pool.config, model, false).err();
+        let config = &tenant.pool.config;
+        let seen = Seen::of(self.app, &tenant.pool);
+        let masked = seen.as_ref().and_then(|seen| seen.masked(config));
+        let misfit = masked.and_then(|(found, mask)| found.check_fit(&mask, config, model, false).err());
         let shares = |part: &Part| tenant.need.iter().any(|need| need.device == part.device);
-        if by_manager.is_none() && !tenant.need_is_measured && !state.ledger.has_others(index, shares) {
+        if misfit.is_none() && !tenant.need_is_measured && !state.ledger.has_others(index, shares) {
             // What a header says is an upper bound. Where nobody else of ours could be hurt it is tried.
             let need = tenant.need.clone();
             state.ledger.claim(index, &need);
             return state.granted(index, self.now_ms);
         }
-        let failure = by_manager.unwrap_or_else(|| shortage(model.reference.as_str(), lacking, self.app));
+        let failure = misfit.unwrap_or_else(|| shortage(model.reference.as_str(), lacking, self.app));
         let waits = tenant.swappable && !never && self.now_ms.saturating_sub(since_ms) < PATIENCE_MS;
         if waits {
             return asking.activity.set(format!("waiting for memory: {}", failure.message), None);

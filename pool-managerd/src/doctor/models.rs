@@ -13,7 +13,7 @@ use super::{failed, passed, warned};
 use crate::devices::{DeviceMask, Reading};
 use crate::failure::Failure;
 use crate::pool::StagedModel;
-use crate::workshop::{Presence, lacking, need_of, resolve};
+use crate::workshop::{Presence, need_of, resolve};
 
 const NAME: &str = "model";
 
@@ -105,13 +105,11 @@ async fn here(
         need_bytes: Some(need_bytes),
         shape: Some(shape),
     };
-    if let Some(failure) = lacking(&mask, found, &model, pool.tensor_split.as_deref(), pool.slots.get(), true) {
+    if let Err(failure) = found.check_fit(&mask, pool, &model, true) {
         return failed(NAME, Some(&pool.id), &failure);
     }
     // What a running engine holds is its own.
-    let lacks = (presence == Presence::Down)
-        .then(|| lacking(&mask, found, &model, pool.tensor_split.as_deref(), pool.slots.get(), false))
-        .flatten();
+    let lacks = (presence == Presence::Down).then(|| found.check_fit(&mask, pool, &model, false).err()).flatten();
     match lacks {
         Some(failure) => warned(NAME, Some(&pool.id), &failure),
         None => passed(NAME, Some(&pool.id), format!("{shown}, needs about {} MiB of GPU memory", need_bytes >> 20)),

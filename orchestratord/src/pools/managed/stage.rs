@@ -47,9 +47,12 @@ impl App {
         staging::inspect(&pool.config, model, path).await
     }
 
-    /// Looks at the models of pools that are not loaded yet, as far as they are here: what they need, predictions can be made from.
-    pub async fn survey_models(self: &Arc<Self>) {
-        for pool in self.pools.iter().filter(|pool| pool.config.is_managed_here()) {
+    /// Looks at the models of pools that are loaded on demand, as far as they are here: what they need, predictions can be made from.
+    pub async fn survey_models(&self) {
+        let lazy = |pool: &&Arc<Pool>| {
+            pool.config.is_managed_here() && pool.config.activation == config_schema::Activation::OnDemand
+        };
+        for pool in self.pools.iter().filter(lazy) {
             let Ok(reference) = pool.config.model_to_fetch().parse::<ModelRef>() else { continue };
             let located = self.models.with_store(move |store| store.locate(&reference)).await;
             let Ok(Some(located)) = located else { continue };
