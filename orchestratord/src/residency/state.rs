@@ -65,8 +65,6 @@ pub(super) struct PoolTenant {
     pub(super) model: Option<StagedModel>,
     /// What was learned of such loads, and of which.
     pub(super) known: Option<(String, Option<Loads>)>,
-    /// What was there for its load, device by device.
-    offered: Vec<u64>,
     /// What a load needs at least, device by device, and which: with so much it has failed for want of memory.
     pub(super) floor: Option<(String, Vec<u64>)>,
     /// Its devices are too small for it, whoever uses them.
@@ -114,11 +112,8 @@ impl State {
 
     /// Memory was promised: the load begins.
     pub(super) fn granted(&mut self, index: usize, now_ms: u64) {
-        let Self { tenants, ledger, .. } = self;
-        let tenant = &mut tenants[index];
+        let tenant = &mut self.tenants[index];
         let Some(asking) = tenant.asking.take() else { return };
-        let offered = |part: &Part| part.bytes.saturating_add(ledger.available(part.device).unwrap_or(0));
-        tenant.offered = tenant.need.iter().map(offered).collect();
         (tenant.started, tenant.load_since_ms, tenant.is_next) = (false, Some(now_ms), false);
         if asking.reply.send(Ok(())).is_err() {
             // Whoever asked was called off.
@@ -154,7 +149,7 @@ impl State {
                     tenant.wanted = false;
                 }
                 if tenant.load_since_ms.is_some() && report.fault() == Some(PoolFault::VramExhausted) {
-                    tenant.foretold_too_little();
+                    tenant.foretold_too_little(&self.ledger);
                 }
                 self.forget_load(index, now_ms);
             }
@@ -196,7 +191,6 @@ impl PoolTenant {
             wishes: false,
             model: None,
             known: None,
-            offered: Vec::new(),
             floor: None,
             never: None,
             need_is_measured: false,
@@ -208,12 +202,12 @@ impl PoolTenant {
     }
 
     /// A load has failed for want of memory, with all that was there for it (ORCH-3039).
-    fn foretold_too_little(&mut self) {
-        let more = |(offered, need): (&u64, &Part)| {
-            let [offered, need] = [*offered, need.bytes].map(|bytes| bytes.saturating_add(bytes / 10));
-            offered.max(need)
+    fn foretold_too_little(&mut self, ledger: &Ledger) {
+        let more = |part: &Part| {
+            let had = part.bytes.saturating_add(ledger.available(part.device).unwrap_or(0));
+            had.saturating_add(had / 10)
         };
-        self.floor = Some((self.key(), self.offered.iter().zip(&self.need).map(more).collect()));
+        self.floor = Some((self.key(), self.need.iter().map(more).collect()));
     }
 
     pub(super) fn state(&self) -> PoolState {
